@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { checked, errno, ERRNO, throwErrno } from "./errno.ts";
+import { checked, ERRNO, errno, throwErrno } from "./errno.ts";
 import { close } from "./file.ts";
 import { libc, perArch } from "./libc.ts";
 

@@ -134,7 +134,7 @@ export class Iovec {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Entries that it holds at most. */
   readonly capacity: number;
-  readonly #words: Uint32Array;
+  readonly #words: Uint32Array<ArrayBuffer>;
 
   /** Makes a table of `capacity` entries; the kernel takes 1024 at most (UIO_MAXIOV). */
   constructor(capacity: number) {

@@ -29,7 +29,9 @@ function equal(a: unknown, b: unknown): boolean {
   if (a instanceof Map) {
     const other = b as Map<unknown, unknown>;
     if (a.size !== other.size) return false;
-    for (const [key, value] of a) if (!other.has(key) || !equal(value, other.get(key))) return false;
+    for (const [key, value] of a) {
+      if (!other.has(key) || !equal(value, other.get(key))) return false;
+    }
     return true;
   }
   if (a instanceof Set) {
@@ -66,21 +68,31 @@ export function assertEquals<T>(actual: T, expected: T, msg?: string): void {
 /** Asserts that two values are not deeply equal. */
 export function assertNotEquals<T>(actual: T, expected: T, msg?: string): void {
   if (!equal(actual, expected)) return;
-  throw new AssertionError(`Expected actual: ${show(actual)} not to be: ${show(expected)}${suffix(msg)}`);
+  throw new AssertionError(
+    `Expected actual: ${show(actual)} not to be: ${show(expected)}${suffix(msg)}`,
+  );
 }
 
 /** Asserts that two values are the same by Object.is. */
-export function assertStrictEquals<T>(actual: unknown, expected: T, msg?: string): asserts actual is T {
+export function assertStrictEquals<T>(
+  actual: unknown,
+  expected: T,
+  msg?: string,
+): asserts actual is T {
   if (Object.is(actual, expected)) return;
   throw new AssertionError(
-    `Values are not strictly equal${suffix(msg)}\n  actual: ${show(actual)}\nexpected: ${show(expected)}`,
+    `Values are not strictly equal${suffix(msg)}\n  actual: ${show(actual)}\nexpected: ${
+      show(expected)
+    }`,
   );
 }
 
 /** Asserts that a value is neither null nor undefined. */
 export function assertExists<T>(actual: T, msg?: string): asserts actual is NonNullable<T> {
   if (actual !== undefined && actual !== null) return;
-  throw new AssertionError(`Expected actual: "${actual}" to not be null or undefined${suffix(msg)}`);
+  throw new AssertionError(
+    `Expected actual: "${actual}" to not be null or undefined${suffix(msg)}`,
+  );
 }
 
 /** Asserts that a value is greater than another. */
@@ -122,14 +134,20 @@ export function assertIsError<E extends Error = Error>(
   }
   if (ErrorClass !== undefined && !(error instanceof ErrorClass)) {
     throw new AssertionError(
-      `Expected error to be instance of "${ErrorClass.name}", but was "${error.constructor.name}": ${error.message}${suffix(msg)}`,
+      `Expected error to be instance of "${ErrorClass.name}", but was "${error.constructor.name}": ${error.message}${
+        suffix(msg)
+      }`,
     );
   }
   const matches = msgMatches === undefined ||
-    (typeof msgMatches === "string" ? error.message.includes(msgMatches) : msgMatches.test(error.message));
+    (typeof msgMatches === "string"
+      ? error.message.includes(msgMatches)
+      : msgMatches.test(error.message));
   if (matches) return;
   throw new AssertionError(
-    `Expected error message to include ${show(msgMatches)}, but got ${show(error.message)}${suffix(msg)}`,
+    `Expected error message to include ${show(msgMatches)}, but got ${show(error.message)}${
+      suffix(msg)
+    }`,
   );
 }
 
