@@ -1,0 +1,188 @@
+/**
+ * The loop of a Worker that serves file descriptors: waits by epoll, calls who registered.
+ *
+ * While nothing asynchronous is in flight, and the reactor may block, it waits inside epoll_wait on
+ * its own thread: no promise, no thread hop. Otherwise the wait runs on another thread, and the
+ * isolate's event loop goes on (promises, timers, messages, sockets of Deno).
+ *
+ * Waking a sleeping thread costs tens of microseconds on virtual machines. So after each event the
+ * reactor polls for a moment before it sleeps, as long as polling keeps paying; an idle reactor
+ * sleeps and uses no CPU.
+ *
+ * @module
+ */
+import { setImmediate } from "node:timers";
+import { EPOLL, Epoll, EventFd } from "../../ffi/epoll.ts";
+
+/** Called when a descriptor is ready, with the {@linkcode EPOLL} events that are. */
+export type ReadyHandler = (events: number) => void;
+
+/** A moment at which a handler is called once, unless it is cancelled. */
+export interface Deadline {
+  /** As `performance.now()` counts, in ms. */
+  at: number;
+  /** What to do then. */
+  expire: () => void;
+}
+
+/** How a {@linkcode Reactor} waits. */
+export interface ReactorOptions {
+  /**
+   * Whether it may hold up its isolate while nothing is in flight. False where something works in
+   * the background of the isolate without having told {@linkcode Reactor.beginAsync}.
+   */
+  blocking: boolean;
+}
+
+/** Polls that follow a short sleep: about 60 microseconds' worth of system calls. */
+const POLLS_MAX = 256;
+/** A sleep below this many ms would have been cheaper as polling. */
+const SHORT_SLEEP_MS = 0.2;
+/** Turns of the loop without a look at the isolate's event loop. */
+const TURNS_BEFORE_YIELD = 4096;
+
+/** See the module. */
+export class Reactor implements Disposable {
+  readonly #epoll = new Epoll();
+  readonly #wake: EventFd;
+  readonly #blocking: boolean;
+  readonly #handlers: (ReadyHandler | undefined)[] = [];
+  readonly #deadlines = new Set<Deadline>();
+  #inFlight = 0;
+  #polls = 0;
+  #stopped = false;
+
+  /** Makes a reactor that another isolate can wake through `wake`. */
+  constructor(wake: EventFd, options: ReactorOptions) {
+    this.#wake = wake;
+    this.#blocking = options.blocking;
+    this.#epoll.add(wake.fd, EPOLL.IN);
+  }
+
+  /** Calls `handler` whenever the descriptor has one of `events` (level-triggered). */
+  add(fd: number, events: number, handler: ReadyHandler): void {
+    this.#epoll.add(fd, events);
+    this.#handlers[fd] = handler;
+  }
+
+  /** Waits for other events of the descriptor than before. */
+  modify(fd: number, events: number): void {
+    this.#epoll.modify(fd, events);
+  }
+
+  /** Forgets the descriptor; call it before closing that. */
+  remove(fd: number): void {
+    this.#epoll.remove(fd);
+    this.#handlers[fd] = undefined;
+  }
+
+  /** Calls `expire` once at a moment (ms of `performance.now()`), unless cancelled before. */
+  addDeadline(at: number, expire: () => void): Deadline {
+    const deadline = { at, expire };
+    this.#deadlines.add(deadline);
+    return deadline;
+  }
+
+  /** Takes a deadline back; one that passed or was cancelled is no matter. */
+  cancelDeadline(deadline: Deadline): void {
+    this.#deadlines.delete(deadline);
+  }
+
+  /** Says that an asynchronous operation began: the event loop must run until {@linkcode endAsync}. */
+  beginAsync(): void {
+    this.#inFlight++;
+  }
+
+  /** Says that an operation that {@linkcode beginAsync} counted is over. */
+  endAsync(): void {
+    this.#inFlight--;
+  }
+
+  /** Makes {@linkcode run} return after the present turn. */
+  stop(): void {
+    this.#stopped = true;
+    this.#wake.signal();
+  }
+
+  /** Serves until {@linkcode stop}. */
+  async run(): Promise<void> {
+    let turns = 0;
+    while (!this.#stopped) {
+      const count = this.#blocking && this.#inFlight === 0
+        ? this.#waitHere()
+        : await this.#waitElsewhere();
+      const woken = this.#dispatch(count);
+      this.#expire();
+      if (woken || ++turns === TURNS_BEFORE_YIELD) {
+        turns = 0;
+        await eventLoopTurn();
+      }
+    }
+  }
+
+  /** Closes the epoll instance; descriptors that were added stay open. */
+  [Symbol.dispose](): void {
+    this.#epoll[Symbol.dispose]();
+  }
+
+  #waitHere(): number {
+    for (let poll = 0; poll < this.#polls; poll++) {
+      const count = this.#epoll.wait(0);
+      if (count > 0) {
+        this.#polls = POLLS_MAX;
+        return count;
+      }
+    }
+    this.#polls = 0;
+    const asleep = performance.now();
+    const count = this.#epoll.wait(this.#timeout());
+    if (performance.now() - asleep < SHORT_SLEEP_MS) this.#polls = POLLS_MAX;
+    return count;
+  }
+
+  async #waitElsewhere(): Promise<number> {
+    const count = this.#epoll.wait(0);
+    if (count > 0) {
+      await eventLoopTurn();
+      return count;
+    }
+    return await this.#epoll.waitAsync(this.#timeout());
+  }
+
+  #timeout(): number {
+    let next = Infinity;
+    for (const deadline of this.#deadlines) next = Math.min(next, deadline.at);
+    if (next === Infinity) return -1;
+    return Math.min(Math.max(Math.ceil(next - performance.now()), 0), 0x7fff_ffff);
+  }
+
+  #dispatch(count: number): boolean {
+    let woken = false;
+    for (let index = 0; index < count; index++) {
+      const fd = this.#epoll.fd(index);
+      if (fd === this.#wake.fd) {
+        this.#wake.drain();
+        woken = true;
+      } else {
+        // A handler that ran before may have removed this one.
+        this.#handlers[fd]?.(this.#epoll.events(index));
+      }
+    }
+    return woken;
+  }
+
+  #expire(): void {
+    if (this.#deadlines.size === 0) return;
+    const now = performance.now();
+    for (const deadline of this.#deadlines) {
+      if (deadline.at > now) continue;
+      this.#deadlines.delete(deadline);
+      deadline.expire();
+    }
+  }
+}
+
+/** Lets the isolate's event loop deliver what came: messages, sockets, timers. */
+function eventLoopTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,66 @@
+/**
+ * Buffers at fixed addresses, in power-of-two sizes, reused so that serving allocates nothing in
+ * the long run. Large free buffers give their pages back to the kernel.
+ *
+ * @module
+ */
+import { MADV, Mapping } from "../../ffi/mman.ts";
+import type { Slot } from "./channel.ts";
+
+const SMALLEST = 12; // 2^12: one page
+const LARGEST = 26; // 2^26: 64 MiB
+/** Free bytes that a pool keeps populated. */
+const KEEP_BYTES = 16 << 20;
+
+interface PooledSlot extends Slot {
+  readonly sizeClass: number;
+  readonly mapping: Mapping;
+  readonly whole: PooledSlot | undefined;
+}
+
+/** A pool of one isolate. */
+export class SlotPool implements Disposable {
+  readonly #free: PooledSlot[][] = [];
+  readonly #mappings: Mapping[] = [];
+  #freeBytes = 0;
+
+  /** Makes an empty pool. */
+  constructor() {
+    for (let sizeClass = 0; sizeClass <= LARGEST; sizeClass++) this.#free.push([]);
+  }
+
+  /** A buffer of exactly `length` bytes, with whatever content. Throws `RangeError` over 64 MiB. */
+  acquire(length: number): Slot {
+    const sizeClass = Math.max(SMALLEST, 32 - Math.clz32(Math.max(length, 1) - 1));
+    if (sizeClass > LARGEST) throw new RangeError(`Cannot lend a buffer of ${length} bytes`);
+    let whole = this.#free[sizeClass]!.pop();
+    if (whole === undefined) whole = this.#map(sizeClass);
+    else this.#freeBytes -= 1 << sizeClass;
+    if (whole.bytes.length === length) return whole;
+    const bytes = whole.bytes.subarray(0, length);
+    return { ...whole, bytes, whole } as PooledSlot;
+  }
+
+  /** Takes a buffer back; nobody may touch it any more. */
+  release(slot: Slot): void {
+    const lent = slot as PooledSlot;
+    const whole = lent.whole ?? lent;
+    const size = 1 << whole.sizeClass;
+    if (this.#freeBytes + size > KEEP_BYTES) whole.mapping.advise(MADV.DONTNEED);
+    this.#freeBytes += size;
+    this.#free[whole.sizeClass]!.push(whole);
+  }
+
+  /** Unmaps all buffers, also those that are still lent. */
+  [Symbol.dispose](): void {
+    for (const mapping of this.#mappings) mapping.unmap();
+    this.#mappings.length = 0;
+    for (const free of this.#free) free.length = 0;
+  }
+
+  #map(sizeClass: number): PooledSlot {
+    const mapping = Mapping.map({ length: 1 << sizeClass, subject: "a transfer buffer" });
+    this.#mappings.push(mapping);
+    return { bytes: mapping.bytes, address: mapping.address, sizeClass, mapping, whole: undefined };
+  }
+}
