@@ -129,6 +129,8 @@ export const SIZE = {
   CLIENT_FLAGS: 4,
   OPTION_HEADER: 16,
   OPTION_REPLY_HEADER: 20,
+  /** Without the zeroes that follow where NO_ZEROES is not negotiated. */
+  EXPORT_NAME_REPLY: 10,
   REQUEST: 28,
   SIMPLE_REPLY: 16,
   STRUCTURED_REPLY: 20,
