@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { libc } from "./libc.ts";
 
 /** Linux error numbers by name (asm-generic/errno-base.h and errno.h; equal on x86_64 and aarch64). */
 export const ERRNO = {
@@ -121,6 +122,11 @@ export class SystemError extends Error {
   }
 }
 
+const symbols = libc({
+  // int *__errno_location(void)
+  __errno_location: { parameters: [], result: "pointer" },
+});
+
 let cell: Int32Array | undefined;
 
 /** errno as the last synchronous libc call of this thread left it. */
@@ -141,10 +147,7 @@ export function checked(result: number, syscall: string, subject?: string, hint?
 }
 
 function locateErrno(): Int32Array {
-  const lib = Deno.dlopen("libc.so.6", {
-    __errno_location: { parameters: [], result: "pointer" }, // int *__errno_location(void)
-  });
-  const address = lib.symbols.__errno_location();
+  const address = symbols().__errno_location();
   if (address === null) throw new Error("Cannot find errno: __errno_location returned NULL");
   return new Int32Array(Deno.UnsafePointerView.getArrayBuffer(address, 4));
 }

@@ -12,6 +12,8 @@ export function perArch<T>(values: { x86_64: T; aarch64: T }): T {
   return values[Deno.build.arch];
 }
 
+const openers: (() => unknown)[] = [];
+
 /**
  * A symbol table of libc that is opened on the first call of the returned function, once an isolate.
  *
@@ -21,7 +23,17 @@ export function libc<const S extends Deno.ForeignLibraryInterface>(
   symbols: S,
 ): () => Deno.StaticForeignLibraryInterface<S> {
   let opened: Deno.StaticForeignLibraryInterface<S> | undefined;
-  return () => opened ??= Deno.dlopen("libc.so.6", symbols).symbols;
+  const open = () => opened ??= Deno.dlopen("libc.so.6", symbols).symbols;
+  openers.push(open);
+  return open;
+}
+
+/**
+ * Opens every table of the modules imported so far. A test file calls it at its top: what opens
+ * inside a test and stays open counts as a leak of that test.
+ */
+export function openLibc(): void {
+  for (const open of openers) open();
 }
 
 /** A NUL-terminated UTF-8 string as C takes it. Throws `TypeError` when it holds a NUL itself. */
