@@ -119,8 +119,7 @@ export function assertMatch(actual: string, expected: RegExp, msg?: string): voi
   throw new AssertionError(`Expected actual: "${actual}" to match: "${expected}"${suffix(msg)}`);
 }
 
-// deno-lint-ignore no-explicit-any
-type ErrorConstructor<E extends Error> = abstract new (...args: any[]) => E;
+type ErrorConstructor<E extends Error> = abstract new (...args: never[]) => E;
 
 /** Asserts that a value is an error of a class whose message includes a text. */
 export function assertIsError<E extends Error = Error>(

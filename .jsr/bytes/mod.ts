@@ -1,1 +1,17 @@
-export {};
+/** A stand-in for the part of @std/bytes that this project uses. @module */
+
+/** All the bytes of several arrays, in one. */
+export function concat(buffers: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(buffers.reduce((sum, buffer) => sum + buffer.length, 0));
+  let offset = 0;
+  for (const buffer of buffers) {
+    whole.set(buffer, offset);
+    offset += buffer.length;
+  }
+  return whole;
+}
+
+/** Whether two arrays hold the same bytes. */
+export function equals(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
