@@ -127,9 +127,9 @@ export class EventFd implements Disposable {
     checked(symbols().eventfd_write(this.fd, 1n), "eventfd_write", `descriptor ${this.fd}`);
   }
 
-  /** Takes the signals that came; false where there was none. */
-  drain(): boolean {
-    return symbols().eventfd_read(this.fd, this.#value) === 0;
+  /** Takes the signals that came, and answers how many. */
+  drain(): number {
+    return symbols().eventfd_read(this.fd, this.#value) === 0 ? Number(this.#value[0]) : 0;
   }
 
   /** Closes the descriptor. */

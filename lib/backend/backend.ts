@@ -53,6 +53,12 @@ export interface Backend extends AsyncDisposable {
    */
   readonly memory?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly address: number };
 
+  /**
+   * `writeAt` never answers with a promise, so that the buffer is the caller's again when it
+   * returns: a server need not keep a copy. Unless told: it may.
+   */
+  readonly writesAtOnce?: boolean;
+
   /** Fills the whole buffer from `offset`, or throws. */
   readAt(buffer: Uint8Array, offset: number): Awaitable<void>;
   /** Takes all of the buffer at `offset`, or throws. The buffer is the caller's again afterwards. */

@@ -74,6 +74,8 @@ export interface Channel {
   /** Calls back once in so many ms unless the answer is called before. */
   deadline(milliseconds: number, expire: () => void): () => void;
 
+  /** Gives what comes from now on to another protocol: the next phase on the same connection. */
+  handOver(protocol: Protocol): void;
   /** Closes after what is queued was sent, or at once where the peer does not take it. */
   close(error?: Error): void;
 }

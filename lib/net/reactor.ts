@@ -49,6 +49,7 @@ export class Reactor implements Disposable {
   readonly #handlers: (ReadyHandler | undefined)[] = [];
   readonly #deadlines = new Set<Deadline>();
   #inFlight = 0;
+  #messages = 0;
   #polls = 0;
   #stopped = false;
 
@@ -98,6 +99,14 @@ export class Reactor implements Disposable {
     this.#inFlight--;
   }
 
+  /**
+   * Says that a message arrived which a signal of `wake` announced: the event loop runs from the
+   * signal until then.
+   */
+  messageArrived(): void {
+    this.#messages--;
+  }
+
   /** Makes {@linkcode run} return after the present turn. */
   stop(): void {
     this.#stopped = true;
@@ -108,12 +117,12 @@ export class Reactor implements Disposable {
   async run(): Promise<void> {
     let turns = 0;
     while (!this.#stopped) {
-      const count = this.#blocking && this.#inFlight === 0
+      const count = this.#blocking && this.#inFlight === 0 && this.#messages === 0
         ? this.#waitHere()
         : await this.#waitElsewhere();
-      const woken = this.#dispatch(count);
+      this.#dispatch(count);
       this.#expire();
-      if (woken || ++turns === TURNS_BEFORE_YIELD) {
+      if (++turns === TURNS_BEFORE_YIELD) {
         turns = 0;
         await eventLoopTurn();
       }
@@ -156,19 +165,16 @@ export class Reactor implements Disposable {
     return Math.min(Math.max(Math.ceil(next - performance.now()), 0), 0x7fff_ffff);
   }
 
-  #dispatch(count: number): boolean {
-    let woken = false;
+  #dispatch(count: number): void {
     for (let index = 0; index < count; index++) {
       const fd = this.#epoll.fd(index);
       if (fd === this.#wake.fd) {
-        this.#wake.drain();
-        woken = true;
+        this.#messages += this.#wake.drain();
       } else {
         // A handler that ran before may have removed this one.
         this.#handlers[fd]?.(this.#epoll.events(index));
       }
     }
-    return woken;
   }
 
   #expire(): void {

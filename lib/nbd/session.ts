@@ -1,0 +1,420 @@
+/**
+ * The transmission phase of one NBD connection, server side: requests in, replies out, over any
+ * {@linkcode Channel}. Whatever the backend answers at once is answered at once, many requests in
+ * one write; what it answers later goes out as it comes.
+ *
+ * @module
+ */
+import { type Awaitable, type Backend, extentsOf, writeZeroes } from "../backend/backend.ts";
+import { UnsupportedError } from "../backend/errors.ts";
+import type { Channel, Protocol, Slot } from "../net/channel.ts";
+import { blockStatus } from "./block_status.ts";
+import {
+  CHUNK,
+  CHUNK_DONE,
+  COMMAND,
+  COMMAND_FLAG,
+  LIMIT,
+  MAGIC,
+  NBD_ERROR,
+  SIZE,
+} from "./constants.ts";
+import { nbdError, refusal, type RequestContext } from "./request.ts";
+
+/** A refused WRITE's payload up to this many bytes is read and dropped; beyond, the connection is. */
+const DRAIN_BYTES = 64 << 20;
+/** Requests of one connection that the backend may have in hand. */
+const IN_FLIGHT_REQUESTS = 1024;
+/** Bytes of these. */
+const IN_FLIGHT_BYTES = 64 << 20;
+/** BLOCK_STATUS looks no further than this at a time; the client asks on. */
+const STATUS_BYTES = 2 ** 31;
+
+/** What was negotiated before. */
+export interface SessionOptions {
+  /** The export's bytes. */
+  backend: Backend;
+  /** Transmission flags that the client was told. */
+  flags: number;
+  /** Whether structured replies were negotiated. */
+  structured: boolean;
+  /** Id under which `base:allocation` was selected, if it was. */
+  allocationId?: number | undefined;
+}
+
+interface Reply {
+  send: () => void;
+  drop: () => void;
+}
+
+/** See the module. */
+export class NbdSession implements Protocol {
+  readonly #channel: Channel;
+  readonly #backend: Backend;
+  readonly #structured: boolean;
+  readonly #allocationId: number;
+  readonly #context: RequestContext;
+  /** Replies that came while the channel had no room. */
+  readonly #waiting: Reply[] = [];
+  #drainLeft = 0;
+  #inFlight = 0;
+  #inFlightBytes = 0;
+  #paused = false;
+  #disconnecting = false;
+  #shuttingDown = false;
+  #closed = false;
+
+  /** Serves requests that arrive on `channel`, which must hand over to this protocol. */
+  constructor(channel: Channel, options: SessionOptions) {
+    this.#channel = channel;
+    this.#backend = options.backend;
+    this.#structured = options.structured;
+    this.#allocationId = options.allocationId ?? 0;
+    this.#context = {
+      size: options.backend.size,
+      flags: options.flags,
+      allocation: options.allocationId !== undefined,
+    };
+  }
+
+  /** Answers new requests with ESHUTDOWN, and closes when those in hand are answered. */
+  shutdown(): void {
+    this.#shuttingDown = true;
+    if (this.#inFlight === 0) this.#channel.close();
+  }
+
+  receive(): void {
+    while (!this.#closed && !this.#disconnecting && this.#takeRequest());
+  }
+
+  drained(): void {
+    while (this.#waiting.length > 0 && this.#channel.hasRoom()) this.#waiting.shift()!.send();
+    if (this.#waiting.length === 0) this.receive();
+  }
+
+  closed(): void {
+    this.#closed = true;
+    for (const reply of this.#waiting) reply.drop();
+    this.#waiting.length = 0;
+  }
+
+  /** Takes one request out of the input, if a whole one is there and may be begun. */
+  #takeRequest(): boolean {
+    const channel = this.#channel;
+    if (this.#drainLeft > 0) return this.#drain();
+    const available = channel.end - channel.start;
+    if (available < SIZE.REQUEST) {
+      channel.expect(SIZE.REQUEST);
+      return false;
+    }
+    if (this.#waiting.length > 0 || !channel.hasRoom() || this.#saturated()) return false;
+    const view = channel.inputView, at = channel.start;
+    if (view.getUint32(at) !== MAGIC.REQUEST) {
+      this.#disconnect();
+      return false;
+    }
+    const flags = view.getUint16(at + 4);
+    const command = view.getUint16(at + 6);
+    const offset = view.getUint32(at + 16) * 0x1_0000_0000 + view.getUint32(at + 20);
+    const length = view.getUint32(at + 24);
+    const payload = command === COMMAND.WRITE ? length : 0;
+    const fits = payload <= LIMIT.PAYLOAD;
+    if (fits && available < SIZE.REQUEST + payload) {
+      channel.expect(SIZE.REQUEST + payload);
+      return false;
+    }
+    const cookieHigh = view.getUint32(at + 8), cookieLow = view.getUint32(at + 12);
+    channel.consume(SIZE.REQUEST);
+    const error = this.#shuttingDown
+      ? NBD_ERROR.ESHUTDOWN
+      : refusal(this.#context, command, flags, offset, length);
+    if (error !== 0) {
+      this.#refuse(command, cookieHigh, cookieLow, error);
+      this.#dropPayload(payload);
+    } else {
+      this.#perform(command, flags, cookieHigh, cookieLow, offset, length);
+      if (payload > 0) channel.consume(payload);
+    }
+    return true;
+  }
+
+  #perform(
+    command: number,
+    flags: number,
+    high: number,
+    low: number,
+    offset: number,
+    length: number,
+  ): void {
+    switch (command) {
+      case COMMAND.READ:
+        return this.#read(high, low, offset, length);
+      case COMMAND.WRITE:
+        return this.#write(flags, high, low, offset, length);
+      case COMMAND.DISC:
+        return this.#disconnect();
+      case COMMAND.BLOCK_STATUS:
+        return this.#status(flags, high, low, offset, length);
+      case COMMAND.FLUSH:
+        return this.#flush(high, low);
+      case COMMAND.CACHE:
+        return this.#acknowledge(high, low);
+      default:
+        return this.#change(command, flags, high, low, offset, length);
+    }
+  }
+
+  #read(high: number, low: number, offset: number, length: number): void {
+    const { memory } = this.#backend;
+    if (length === 0) return this.#emptyRead(high, low);
+    if (memory !== undefined) {
+      this.#dataHeader(high, low, offset, length);
+      return this.#channel.queueMemory(memory.address + offset, length, memory.bytes);
+    }
+    const slot = this.#channel.acquire(length);
+    let result: Awaitable<void>;
+    try {
+      result = this.#backend.readAt(slot.bytes, offset);
+    } catch (error) {
+      this.#channel.release(slot);
+      return this.#refuse(COMMAND.READ, high, low, nbdError(error));
+    }
+    if (result === undefined) return this.#sendSlot(high, low, offset, length, slot);
+    this.#readLater(result, high, low, offset, length, slot);
+  }
+
+  // Apart from #read, so that a read that is answered at once makes no closure.
+  #readLater(
+    result: Promise<void>,
+    high: number,
+    low: number,
+    offset: number,
+    length: number,
+    slot: Slot,
+  ): void {
+    const send = () => this.#sendSlot(high, low, offset, length, slot);
+    const refuse = (error: unknown) => {
+      this.#channel.release(slot);
+      this.#refuse(COMMAND.READ, high, low, nbdError(error));
+    };
+    this.#await(result, length, send, refuse, () => this.#channel.release(slot));
+  }
+
+  #sendSlot(high: number, low: number, offset: number, length: number, slot: Slot): void {
+    this.#dataHeader(high, low, offset, length);
+    this.#channel.queueSlot(slot, length);
+  }
+
+  #write(flags: number, high: number, low: number, offset: number, length: number): void {
+    const channel = this.#channel, backend = this.#backend;
+    const payload = channel.input.subarray(channel.start, channel.start + length);
+    const durable = (flags & COMMAND_FLAG.FUA) !== 0;
+    if (backend.writesAtOnce !== true) return this.#writeLater(payload, durable, high, low, offset);
+    try {
+      backend.writeAt(payload, offset);
+    } catch (error) {
+      return this.#refuse(COMMAND.WRITE, high, low, nbdError(error));
+    }
+    if (durable) this.#flush(high, low);
+    else this.#acknowledge(high, low);
+  }
+
+  #writeLater(
+    payload: Uint8Array,
+    durable: boolean,
+    high: number,
+    low: number,
+    offset: number,
+  ): void {
+    // The backend may go on reading the payload after the receive buffer was reused.
+    const slot = this.#channel.acquire(payload.length);
+    slot.bytes.set(payload);
+    const write = async () => {
+      try {
+        await this.#backend.writeAt(slot.bytes, offset);
+        if (durable) await this.#backend.flush();
+      } finally {
+        this.#channel.release(slot);
+      }
+    };
+    this.#finish(write, high, low, payload.length);
+  }
+
+  #flush(high: number, low: number): void {
+    this.#finish(() => this.#backend.flush(), high, low);
+  }
+
+  /** TRIM and WRITE_ZEROES. */
+  #change(
+    command: number,
+    flags: number,
+    high: number,
+    low: number,
+    offset: number,
+    length: number,
+  ): void {
+    const backend = this.#backend;
+    const durable = (flags & COMMAND_FLAG.FUA) !== 0;
+    const fast = (flags & COMMAND_FLAG.FAST_ZERO) !== 0;
+    const allocate = (flags & COMMAND_FLAG.NO_HOLE) !== 0;
+    const change = (): Awaitable<void> => {
+      if (command === COMMAND.TRIM) return backend.discard?.(offset, length);
+      if (!fast) return writeZeroes(backend, offset, length, { allocate });
+      if (backend.zero === undefined) throw new UnsupportedError("Cannot zero quickly");
+      return backend.zero(offset, length, { allocate });
+    };
+    const refuse = (error: unknown) =>
+      error instanceof UnsupportedError && fast ? NBD_ERROR.ENOTSUP : nbdError(error);
+    const action = durable
+      ? async () => {
+        await change();
+        await backend.flush();
+      }
+      : change;
+    this.#finish(action, high, low, 0, refuse);
+  }
+
+  #status(flags: number, high: number, low: number, offset: number, length: number): void {
+    const single = (flags & COMMAND_FLAG.REQ_ONE) !== 0;
+    const looked = Math.min(length, STATUS_BYTES);
+    const answer = async () => {
+      const extents = await extentsOf(this.#backend, offset, looked);
+      const payload = blockStatus(this.#allocationId, extents, single);
+      return () => {
+        this.#chunkHeader(high, low, CHUNK.BLOCK_STATUS, payload.length);
+        this.#channel.queueCopy(payload);
+      };
+    };
+    const refuse = (error: unknown) =>
+      this.#refuse(COMMAND.BLOCK_STATUS, high, low, nbdError(error));
+    let send: () => void;
+    this.#await(answer().then((ready) => void (send = ready)), 0, () => send(), refuse);
+  }
+
+  /** Performs an action and acknowledges it, now or later. */
+  #finish(
+    action: () => Awaitable<void>,
+    high: number,
+    low: number,
+    bytes = 0,
+    toNumber: (error: unknown) => number = nbdError,
+  ): void {
+    let result: Awaitable<void>;
+    const refuse = (error: unknown) => this.#simple(high, low, toNumber(error));
+    try {
+      result = action();
+    } catch (error) {
+      return refuse(error);
+    }
+    if (result === undefined) return this.#acknowledge(high, low);
+    this.#await(result, bytes, () => this.#acknowledge(high, low), refuse);
+  }
+
+  /** Sends the one reply or the other when a promise settles; `drop` where nobody listens. */
+  #await(
+    promise: Promise<void>,
+    bytes: number,
+    send: () => void,
+    refuse: (error: unknown) => void,
+    drop: () => void = () => {},
+  ): void {
+    this.#inFlight++;
+    this.#inFlightBytes += bytes;
+    this.#channel.beginAsync();
+    promise.then(
+      () => this.#settle(bytes, { send, drop }),
+      (error) => this.#settle(bytes, { send: () => refuse(error), drop }),
+    );
+  }
+
+  #settle(bytes: number, reply: Reply): void {
+    this.#inFlight--;
+    this.#inFlightBytes -= bytes;
+    this.#channel.endAsync();
+    if (this.#closed) return reply.drop();
+    if (this.#waiting.length === 0 && this.#channel.hasRoom()) reply.send();
+    else this.#waiting.push(reply);
+    if (this.#paused && !this.#overLimit()) {
+      this.#paused = false;
+      this.#channel.resume();
+      this.receive();
+    }
+    this.#channel.flush();
+    const done = this.#disconnecting || this.#shuttingDown;
+    if (done && this.#inFlight === 0 && this.#waiting.length === 0) this.#channel.close();
+  }
+
+  #saturated(): boolean {
+    if (!this.#overLimit()) return false;
+    this.#paused = true;
+    this.#channel.pause();
+    return true;
+  }
+
+  #overLimit(): boolean {
+    return this.#inFlight >= IN_FLIGHT_REQUESTS || this.#inFlightBytes >= IN_FLIGHT_BYTES;
+  }
+
+  #dropPayload(length: number): void {
+    if (length > DRAIN_BYTES) return this.#disconnect();
+    this.#drainLeft = length;
+  }
+
+  #drain(): boolean {
+    const channel = this.#channel;
+    const now = Math.min(this.#drainLeft, channel.end - channel.start);
+    channel.consume(now);
+    this.#drainLeft -= now;
+    return this.#drainLeft === 0;
+  }
+
+  /** Answers what is in hand, then closes: the client said goodbye, or made no sense. */
+  #disconnect(): void {
+    this.#disconnecting = true;
+    if (this.#inFlight === 0 && this.#waiting.length === 0) this.#channel.close();
+  }
+
+  #acknowledge(high: number, low: number): void {
+    this.#simple(high, low, 0);
+  }
+
+  #emptyRead(high: number, low: number): void {
+    if (this.#structured) this.#chunkHeader(high, low, CHUNK.NONE, 0);
+    else this.#simple(high, low, 0);
+  }
+
+  #refuse(command: number, high: number, low: number, error: number): void {
+    const chunked = command === COMMAND.READ || command === COMMAND.BLOCK_STATUS;
+    if (!this.#structured || !chunked) return this.#simple(high, low, error);
+    this.#chunkHeader(high, low, CHUNK.ERROR, 6);
+    const at = this.#channel.reserve(6);
+    this.#channel.outputView.setUint32(at, error);
+    this.#channel.outputView.setUint16(at + 4, 0);
+  }
+
+  #simple(high: number, low: number, error: number): void {
+    const at = this.#channel.reserve(SIZE.SIMPLE_REPLY), view = this.#channel.outputView;
+    view.setUint32(at, MAGIC.SIMPLE_REPLY);
+    view.setUint32(at + 4, error);
+    view.setUint32(at + 8, high);
+    view.setUint32(at + 12, low);
+  }
+
+  #dataHeader(high: number, low: number, offset: number, length: number): void {
+    if (!this.#structured) return this.#simple(high, low, 0);
+    this.#chunkHeader(high, low, CHUNK.OFFSET_DATA, 8 + length);
+    const at = this.#channel.reserve(8), view = this.#channel.outputView;
+    view.setUint32(at, offset / 0x1_0000_0000);
+    view.setUint32(at + 4, offset);
+  }
+
+  #chunkHeader(high: number, low: number, type: number, length: number): void {
+    const at = this.#channel.reserve(SIZE.STRUCTURED_REPLY), view = this.#channel.outputView;
+    view.setUint32(at, MAGIC.STRUCTURED_REPLY);
+    view.setUint16(at + 4, CHUNK_DONE);
+    view.setUint16(at + 6, type);
+    view.setUint32(at + 8, high);
+    view.setUint32(at + 12, low);
+    view.setUint32(at + 16, length);
+  }
+}

@@ -1,0 +1,346 @@
+/**
+ * A {@linkcode Channel} over a nonblocking stream socket in a reactor: many requests a read, all
+ * their replies in one write, with plain addresses so that nothing is allocated a request.
+ *
+ * @module
+ */
+import { EPOLL } from "../../ffi/epoll.ts";
+import { ERRNO, errno, SystemError } from "../../ffi/errno.ts";
+import { close, Iovec } from "../../ffi/file.ts";
+import { Mapping } from "../../ffi/mman.ts";
+import { readv, writev } from "../../ffi/socket.ts";
+import type { Channel, Protocol, Slot } from "./channel.ts";
+import type { Reactor } from "./reactor.ts";
+import type { SlotPool } from "./slot_pool.ts";
+
+/** The largest message that fits: a 32 MiB payload and its header. Only touched pages cost memory. */
+const INPUT_BYTES = (32 << 20) + (64 << 10);
+/** What one read asks for where the message in hand does not need more. */
+const READ_BYTES = 256 << 10;
+/** Reads in a row for one connection before the others have their turn. */
+const READS_A_TURN = 8;
+const HEADER_BYTES = 128 << 10;
+const ENTRIES = 512;
+/** Replies that wait for a slow reader, in bytes, before requests are left unread. */
+const BACKLOG_BYTES = 8 << 20;
+/** How long a closing connection may take to read what was already answered. */
+const LINGER_MS = 5000;
+
+/** See the module. */
+export class DescriptorChannel implements Channel {
+  readonly input: Uint8Array<ArrayBuffer>;
+  readonly inputView: DataView<ArrayBuffer>;
+  readonly outputView: DataView<ArrayBuffer>;
+  start = 0;
+  end = 0;
+
+  readonly #reactor: Reactor;
+  readonly #pool: SlotPool;
+  readonly #fd: number;
+  readonly #inputMapping = Mapping.map({ length: INPUT_BYTES, subject: "a receive buffer" });
+  readonly #headers = Mapping.map({ length: HEADER_BYTES, subject: "a send buffer" });
+  readonly #read = new Iovec(1);
+  readonly #queue = new Iovec(ENTRIES);
+  readonly #lengths = new Float64Array(ENTRIES);
+  readonly #addresses = new Float64Array(ENTRIES);
+  /** What each queued entry keeps alive: a slot to give back, or bytes of the region. */
+  readonly #owners: (Slot | undefined)[] = new Array(ENTRIES).fill(undefined);
+  #protocol: Protocol | undefined;
+  #onDisposed: (() => void) | undefined;
+  #expected = 0;
+  #headerTail = 0;
+  #queued = 0;
+  #queuedBytes = 0;
+  #watched: number = EPOLL.IN;
+  #paused = false;
+  #starved = false;
+  #busy = false;
+  #closing = false;
+  #disposed = false;
+  #closeError: Error | undefined;
+
+  /** Takes the descriptor over: it is closed with the channel. */
+  constructor(reactor: Reactor, pool: SlotPool, fd: number) {
+    this.#reactor = reactor;
+    this.#pool = pool;
+    this.#fd = fd;
+    this.input = this.#inputMapping.bytes;
+    this.inputView = new DataView(this.input.buffer);
+    this.outputView = new DataView(this.#headers.bytes.buffer);
+  }
+
+  /** Begins to receive for a protocol; `onDisposed` is called when the descriptor is closed. */
+  attach(protocol: Protocol, onDisposed?: () => void): void {
+    this.#protocol = protocol;
+    this.#onDisposed = onDisposed;
+    this.#reactor.add(this.#fd, this.#watched, (events) => this.#ready(events));
+  }
+
+  /** Hands what comes next to another protocol on the same connection. */
+  handOver(protocol: Protocol): void {
+    this.#protocol = protocol;
+  }
+
+  consume(length: number): void {
+    this.start += length;
+    this.#expected = 0;
+  }
+
+  expect(length: number): void {
+    this.#expected = length;
+    if (this.start + length > INPUT_BYTES) this.#compact();
+  }
+
+  hasRoom(): boolean {
+    if (this.#fits()) return true;
+    this.#send();
+    if (this.#fits()) return true;
+    this.#starved = true;
+    return false;
+  }
+
+  reserve(length: number): number {
+    const at = this.#headerTail;
+    this.#headerTail += length;
+    const last = this.#queued - 1;
+    const address = this.#headers.address + at;
+    // Replies without payload lie side by side: one entry for all of them.
+    if (last >= 0 && this.#addresses[last]! + this.#lengths[last]! === address) {
+      this.#lengths[last] = this.#lengths[last]! + length;
+      this.#queue.set(last, this.#addresses[last]!, this.#lengths[last]!);
+      this.#queuedBytes += length;
+    } else {
+      this.#enqueue(address, length, undefined);
+    }
+    return at;
+  }
+
+  queueMemory(address: number, length: number): void {
+    this.#enqueue(address, length, undefined);
+  }
+
+  queueSlot(slot: Slot, length: number): void {
+    this.#enqueue(slot.address, length, slot);
+  }
+
+  queueCopy(bytes: Uint8Array): void {
+    const slot = this.#pool.acquire(bytes.length);
+    slot.bytes.set(bytes);
+    this.queueSlot(slot, bytes.length);
+  }
+
+  flush(): void {
+    this.#send();
+    while (this.#starved && !this.#disposed && this.#fits()) {
+      this.#starved = false;
+      this.#protocol!.drained();
+      this.#send();
+    }
+    if (this.#disposed) return;
+    this.#watch();
+    if (this.#closing && this.#queued === 0 && !this.#busy) this.#dispose();
+  }
+
+  acquire(length: number): Slot {
+    return this.#pool.acquire(length);
+  }
+
+  release(slot: Slot): void {
+    this.#pool.release(slot);
+  }
+
+  beginAsync(): void {
+    this.#reactor.beginAsync();
+  }
+
+  endAsync(): void {
+    this.#reactor.endAsync();
+  }
+
+  pause(): void {
+    this.#paused = true;
+    this.#watch();
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#watch();
+  }
+
+  deadline(milliseconds: number, expire: () => void): () => void {
+    const deadline = this.#reactor.addDeadline(performance.now() + milliseconds, expire);
+    return () => this.#reactor.cancelDeadline(deadline);
+  }
+
+  close(error?: Error): void {
+    if (this.#closing || this.#disposed) return;
+    this.#closing = true;
+    this.#closeError = error;
+    if (this.#busy) return;
+    this.#finish();
+  }
+
+  #ready(events: number): void {
+    this.#busy = true;
+    if ((events & EPOLL.OUT) !== 0) this.flush();
+    if ((events & EPOLL.IN) !== 0 && !this.#paused) this.#fill();
+    else if ((events & (EPOLL.HUP | EPOLL.ERR)) !== 0) this.#fail(undefined);
+    this.#busy = false;
+    if (this.#closing) this.#finish();
+  }
+
+  #fill(): void {
+    for (let turn = 0; turn < READS_A_TURN && !this.#paused && !this.#closing; turn++) {
+      const room = this.#makeRoom();
+      this.#read.set(0, this.#inputMapping.address + this.end, room);
+      const count = readv(this.#fd, this.#read, 1);
+      if (count <= 0) {
+        if (count < 0 && (errno() === ERRNO.EAGAIN || errno() === ERRNO.EINTR)) break;
+        const failed = count < 0 && errno() !== ERRNO.ECONNRESET;
+        return this.#fail(
+          failed
+            ? new SystemError({ syscall: "read", errno: errno(), subject: "a peer" })
+            : undefined,
+        );
+      }
+      this.end += count;
+      this.#protocol!.receive();
+      this.flush();
+      if (count < room) break;
+    }
+  }
+
+  /** How many bytes to read next, with the buffer arranged so that the message in hand fits. */
+  #makeRoom(): number {
+    if (this.start === this.end) this.start = this.end = 0;
+    const missing = Math.max(this.#expected - (this.end - this.start), 0);
+    const wanted = Math.max(missing, READ_BYTES);
+    if (this.end + wanted > INPUT_BYTES) this.#compact();
+    return Math.min(wanted, INPUT_BYTES - this.end);
+  }
+
+  #compact(): void {
+    this.input.copyWithin(0, this.start, this.end);
+    this.end -= this.start;
+    this.start = 0;
+  }
+
+  #send(): void {
+    while (this.#queued > 0) {
+      const sent = writev(this.#fd, this.#queue, this.#queued);
+      if (sent >= 0) {
+        this.#sent(sent);
+        continue;
+      }
+      const number = errno();
+      if (number === ERRNO.EINTR) continue;
+      if (number === ERRNO.EAGAIN) return;
+      const gone = number === ERRNO.EPIPE || number === ERRNO.ECONNRESET;
+      const subject = "a peer's socket";
+      return this.#fail(
+        gone ? undefined : new SystemError({ syscall: "writev", errno: number, subject }),
+      );
+    }
+  }
+
+  #fits(): boolean {
+    return this.#queued + 3 <= ENTRIES && this.#headerTail + 64 <= HEADER_BYTES &&
+      this.#queuedBytes < BACKLOG_BYTES;
+  }
+
+  #enqueue(address: number, length: number, owner: Slot | undefined): void {
+    if (this.#disposed) {
+      if (owner !== undefined) this.#pool.release(owner);
+      return;
+    }
+    if (this.#queued === ENTRIES) this.#send();
+    if (this.#queued === ENTRIES) {
+      // Only a protocol that does not ask for room gets here: better no answer than a torn one.
+      if (owner !== undefined) this.#pool.release(owner);
+      return this.#fail(new Error("Cannot queue more replies than a channel holds"));
+    }
+    const index = this.#queued++;
+    this.#queue.set(index, address, length);
+    this.#addresses[index] = address;
+    this.#lengths[index] = length;
+    this.#owners[index] = owner;
+    this.#queuedBytes += length;
+  }
+
+  /** Forgets what was sent; the rest of a reply cut in two moves to the front. */
+  #sent(count: number): void {
+    this.#queuedBytes -= count;
+    let done = 0;
+    while (done < this.#queued && count >= this.#lengths[done]!) {
+      count -= this.#lengths[done]!;
+      const owner = this.#owners[done];
+      if (owner !== undefined) {
+        this.#owners[done] = undefined;
+        this.#pool.release(owner);
+      }
+      done++;
+    }
+    const left = this.#queued - done;
+    this.#queued = left;
+    if (left === 0) {
+      this.#headerTail = 0;
+      return;
+    }
+    for (let index = 0; index < left; index++) {
+      const from = done + index;
+      const cut = index === 0 ? count : 0;
+      const address = this.#addresses[from]! + cut;
+      const length = this.#lengths[from]! - cut;
+      const owner = this.#owners[from];
+      if (from !== index) this.#owners[from] = undefined;
+      this.#owners[index] = owner;
+      this.#addresses[index] = address;
+      this.#lengths[index] = length;
+      this.#queue.set(index, address, length);
+    }
+  }
+
+  #watch(): void {
+    const events = (this.#paused ? 0 : EPOLL.IN) | (this.#queued > 0 ? EPOLL.OUT : 0);
+    if (events === this.#watched || this.#disposed) return;
+    this.#watched = events;
+    this.#reactor.modify(this.#fd, events);
+  }
+
+  /** The connection is of no use any more. */
+  #fail(error: Error | undefined): void {
+    this.#closing = true;
+    this.#closeError ??= error;
+    this.#forgetQueue();
+    if (!this.#busy) this.#dispose();
+  }
+
+  #finish(): void {
+    if (this.#disposed) return;
+    if (this.#queued === 0) return this.#dispose();
+    this.#paused = true;
+    this.deadline(LINGER_MS, () => this.#fail(undefined));
+    this.flush();
+  }
+
+  #forgetQueue(): void {
+    for (let index = 0; index < this.#queued; index++) {
+      const owner = this.#owners[index];
+      this.#owners[index] = undefined;
+      if (owner !== undefined) this.#pool.release(owner);
+    }
+    this.#queued = 0;
+  }
+
+  #dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#forgetQueue();
+    this.#reactor.remove(this.#fd);
+    close(this.#fd);
+    this.#protocol!.closed(this.#closeError);
+    this.#inputMapping.unmap();
+    this.#headers.unmap();
+    this.#onDisposed?.();
+  }
+}
