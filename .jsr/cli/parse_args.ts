@@ -44,7 +44,7 @@ class Parser {
 
   /** Takes an argument, and the next one where that is its value; answers how many it took. */
   take(arg: string, next: string | undefined): number {
-    const long = /^--(.+?)(?:=(.+))?$/s.exec(arg);
+    const long = /^--(.+?)(?:=(.*))?$/s.exec(arg);
     if (long !== null) return this.#takeOption(arg, long[1]!, long[2], next);
     if (!/^-[^-]/.test(arg)) {
       if (this.#options.unknown?.(arg) !== false) this.#result._.push(arg);
