@@ -1,0 +1,91 @@
+/**
+ * Connects to an address, within a deadline, with errors that say whom it tried and what to do.
+ *
+ * @module
+ */
+import {
+  ConnectionError,
+  DeadlineError,
+  TelemapError,
+  UnsupportedError,
+  UsageError,
+} from "../backend/errors.ts";
+import { type Address, formatAddress } from "./address.ts";
+
+/** How {@linkcode dial} connects. */
+export interface DialOptions {
+  /** Milliseconds until it gives up; default 10 000. */
+  timeout?: number;
+}
+
+/** Milliseconds that connecting takes at most where nothing else is said. */
+export const DIAL_TIMEOUT = 10_000;
+
+/**
+ * Opens a stream to an address; TCP with TCP_NODELAY and keep-alive.
+ *
+ * @throws {UsageError} The address is one to listen on only.
+ * @throws {UnsupportedError} It asks for TLS.
+ * @throws {DeadlineError} The peer did not take the connection in time.
+ * @throws {ConnectionError} It could not be made for another reason.
+ */
+export async function dial(address: Address, options: DialOptions = {}): Promise<Deno.Conn> {
+  const { transport } = address;
+  const url = formatAddress(address);
+  if (address.tls) {
+    throw new UnsupportedError(`Cannot connect to ${url} as TLS is not available yet`);
+  }
+  if (transport.kind === "systemd") {
+    throw new UsageError(`Cannot connect to ${url} as it is an address to listen on`);
+  }
+  if (transport.kind === "tcp" && transport.port === 0) {
+    throw new UsageError(`Cannot connect to ${url} as port 0 is for listening only`, {
+      hint: "name the port that the server listens on",
+    });
+  }
+  const timeout = options.timeout ?? DIAL_TIMEOUT;
+  const controller = new AbortController();
+  const connecting = connect(transport, controller.signal);
+  const { promise: expired, reject: expire } = Promise.withResolvers<never>();
+  const timer = setTimeout(() =>
+    expire(
+      new DeadlineError(`Cannot connect to ${url} as it did not answer within ${timeout} ms`),
+    ), timeout);
+  try {
+    return await Promise.race([connecting, expired]);
+  } catch (error) {
+    controller.abort();
+    // The Unix form takes no signal: a connection that comes late is let go of.
+    connecting.then((conn) => conn.close(), () => {});
+    throw error instanceof TelemapError ? error : new ConnectionError(
+      `Cannot connect to ${url}: ${error instanceof Error ? error.message : error}`,
+      { cause: error, ...hintFor(error) },
+    );
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function connect(
+  transport: { kind: "tcp"; host: string; port: number } | { kind: "unix"; path: string },
+  signal: AbortSignal,
+): Promise<Deno.Conn> {
+  if (transport.kind === "unix") {
+    return await Deno.connect({ transport: "unix", path: transport.path });
+  }
+  const conn = await Deno.connect({ hostname: transport.host, port: transport.port, signal });
+  conn.setNoDelay();
+  conn.setKeepAlive();
+  return conn;
+}
+
+function hintFor(error: unknown): { hint?: string } {
+  if (error instanceof Deno.errors.ConnectionRefused) return { hint: "is the server running?" };
+  if (error instanceof Deno.errors.NotFound) {
+    return { hint: "there is no such socket: is the server running, with this path?" };
+  }
+  if (error instanceof Deno.errors.PermissionDenied) {
+    return { hint: "the socket's owner and mode say who may use it" };
+  }
+  return {};
+}
