@@ -169,7 +169,7 @@ export class NbdSession implements Protocol {
     if (length === 0) return this.#emptyRead(high, low);
     if (memory !== undefined) {
       this.#dataHeader(high, low, offset, length);
-      return this.#channel.queueMemory(memory.address + offset, length, memory.bytes);
+      return this.#channel.queueMemory(memory, offset, length);
     }
     const slot = this.#channel.acquire(length);
     let result: Awaitable<void>;

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import type { Backend } from "../backend/backend.ts";
 
 /** What a {@linkcode Channel} calls when something happens. */
 export interface Protocol {
@@ -23,6 +24,9 @@ export interface Slot {
   /** Where they lie, for C. */
   readonly address: number;
 }
+
+/** A region that lies in the memory of this process ({@linkcode Backend.memory}). */
+export type RegionMemory = NonNullable<Backend["memory"]>;
 
 /** One connection. Everything is called on one thread. */
 export interface Channel {
@@ -49,8 +53,8 @@ export interface Channel {
   reserve(length: number): number;
   /** Where reserved bytes lie. */
   readonly outputView: DataView<ArrayBuffer>;
-  /** Queues memory that stays in place until it is sent: the region's own bytes. */
-  queueMemory(address: number, length: number, bytes: Uint8Array<ArrayBuffer>): void;
+  /** Queues part of a region that lies in memory, without a copy: it is sent as it is by then. */
+  queueMemory(memory: RegionMemory, offset: number, length: number): void;
   /** Queues the first `length` bytes of a slot, which goes back to the pool when they are sent. */
   queueSlot(slot: Slot, length: number): void;
   /** Queues a copy of some bytes, for messages that are rare. */

@@ -9,7 +9,7 @@ import { ERRNO, errno, SystemError } from "../../ffi/errno.ts";
 import { close, Iovec } from "../../ffi/file.ts";
 import { Mapping } from "../../ffi/mman.ts";
 import { readv, writev } from "../../ffi/socket.ts";
-import type { Channel, Protocol, Slot } from "./channel.ts";
+import type { Channel, Protocol, RegionMemory, Slot } from "./channel.ts";
 import type { Reactor } from "./reactor.ts";
 import type { SlotPool } from "./slot_pool.ts";
 
@@ -115,8 +115,8 @@ export class DescriptorChannel implements Channel {
     return at;
   }
 
-  queueMemory(address: number, length: number): void {
-    this.#enqueue(address, length, undefined);
+  queueMemory(memory: RegionMemory, offset: number, length: number): void {
+    this.#enqueue(memory.address + offset, length, undefined);
   }
 
   queueSlot(slot: Slot, length: number): void {

@@ -1,0 +1,182 @@
+/**
+ * Runs a backend in a Worker of its own and has it served there on descriptors: network
+ * listeners, the kernel's NBD client, FUSE. What touches the region here never waits for itself.
+ *
+ * @module
+ */
+import { EventFd } from "../../ffi/epoll.ts";
+import type { Backend } from "../backend/backend.ts";
+import { ClosedError } from "../backend/errors.ts";
+import { exposeBackend } from "./port.ts";
+import type {
+  BackendFacts,
+  HostCommand,
+  HostMessage,
+  ListenOptions,
+  ListenProtocol,
+} from "./protocol.ts";
+import { unpackError } from "./remote_error.ts";
+import { type BackendSource, isBackend, portable, type PortableSource } from "./source.ts";
+
+type Unnumbered<T> = T extends unknown ? Omit<T, "id"> : never;
+
+/** How {@linkcode BackendHost.start} opens the backend. */
+export interface HostOptions {
+  /** What a server of the native wire wants to see. */
+  token?: string | undefined;
+}
+
+/** One backend in a Worker. */
+export class BackendHost implements AsyncDisposable {
+  /** What is known of the backend. */
+  readonly facts: BackendFacts;
+  readonly #link: WorkerLink;
+  readonly #detached = new Map<number, (error: Error | undefined) => void>();
+  #closing: Promise<void> | undefined;
+
+  /**
+   * Opens the source in a new Worker; a Backend object stays in this isolate and is called from
+   * there. Throws what opening throws.
+   */
+  static async start(source: BackendSource, options: HostOptions = {}): Promise<BackendHost> {
+    const link = new WorkerLink();
+    try {
+      const [there, transfer] = movable(source, options);
+      const facts = await link.call(
+        { command: "open", source: there, wakeFd: link.wakeFd },
+        transfer,
+      );
+      return new BackendHost(link, facts!);
+    } catch (error) {
+      link.terminate();
+      throw error;
+    }
+  }
+
+  private constructor(link: WorkerLink, facts: BackendFacts) {
+    this.#link = link;
+    this.facts = facts;
+    link.onDetached = (fd, error) => {
+      this.#detached.get(fd)?.(error);
+      this.#detached.delete(fd);
+    };
+  }
+
+  /** Serves connections of a listening socket, which belongs to the host from now on. */
+  async listen(fd: number, protocol: ListenProtocol, options: ListenOptions): Promise<void> {
+    await this.#link.call({ command: "listen", fd, protocol, options });
+  }
+
+  /**
+   * Speaks NBD's transmission phase on a socket, which belongs to the host from now on.
+   * `onDetached` is called when the other end is gone.
+   */
+  async serveNbd(fd: number, flags: number, onDetached: () => void): Promise<void> {
+    this.#detached.set(fd, onDetached);
+    await this.#link.call({ command: "nbd", fd, flags });
+  }
+
+  /**
+   * Serves the backend as a file on a descriptor of /dev/fuse, which belongs to the host from now
+   * on. `onDetached` is called when it is unmounted.
+   */
+  async serveFuse(
+    fd: number,
+    options: { fileName: string; readOnly: boolean },
+    onDetached: (error: Error | undefined) => void,
+  ): Promise<void> {
+    this.#detached.set(fd, onDetached);
+    await this.#link.call({ command: "fuse", fd, ...options });
+  }
+
+  /** Flushes the backend. */
+  async flush(): Promise<void> {
+    await this.#link.call({ command: "flush" });
+  }
+
+  /** Answers what is in hand, closes connections and backend, and ends the Worker. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  /** As {@linkcode close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#link.call({ command: "close" });
+    } finally {
+      this.#link.terminate();
+    }
+  }
+}
+
+/** The Worker, and the calls it has not answered. */
+class WorkerLink {
+  onDetached: (fd: number, error: Error | undefined) => void = () => {};
+  readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  readonly #wake = new EventFd();
+  readonly #pending = new Map<number, PromiseWithResolvers<BackendFacts | undefined>>();
+  #nextId = 1;
+  #ended = false;
+
+  constructor() {
+    this.#worker.onmessage = ({ data }: MessageEvent<HostMessage>) => this.#receive(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#end(new ClosedError(`The Worker of a backend failed: ${event.message}`));
+    };
+  }
+
+  get wakeFd(): number {
+    return this.#wake.fd;
+  }
+
+  call(
+    command: Unnumbered<HostCommand>,
+    transfer: Transferable[] = [],
+  ): Promise<BackendFacts | undefined> {
+    if (this.#ended) throw new ClosedError("Cannot use a backend whose Worker has ended");
+    const id = this.#nextId++;
+    const pending = Promise.withResolvers<BackendFacts | undefined>();
+    this.#pending.set(id, pending);
+    this.#worker.postMessage({ ...command, id }, transfer);
+    if (command.command !== "open") this.#wake.signal();
+    return pending.promise;
+  }
+
+  terminate(): void {
+    this.#end(new ClosedError("The backend was closed"));
+  }
+
+  #receive(message: HostMessage): void {
+    if ("event" in message) {
+      const error = message.error === undefined ? undefined : unpackError(message.error);
+      return this.onDetached(message.fd, error);
+    }
+    const pending = this.#pending.get(message.id);
+    this.#pending.delete(message.id);
+    if ("error" in message) pending?.reject(unpackError(message.error));
+    else pending?.resolve(message.facts);
+  }
+
+  #end(error: Error): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#worker.terminate();
+    this.#wake[Symbol.dispose]();
+    for (const pending of this.#pending.values()) pending.reject(error);
+    this.#pending.clear();
+  }
+}
+
+function movable(source: BackendSource, options: HostOptions): [PortableSource, Transferable[]] {
+  if (!isBackend(source)) return [portable(source, options.token), []];
+  const shared = (source as Backend).share?.();
+  if (shared !== undefined) return [{ kind: "shared", shared }, []];
+  const { port1, port2 } = new MessageChannel();
+  exposeBackend(source, port1);
+  return [{ kind: "port", port: port2 }, [port2]];
+}

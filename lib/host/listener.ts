@@ -1,0 +1,126 @@
+/**
+ * Accepts connections of one listening socket in a reactor, and serves each by the protocol that
+ * is spoken there.
+ *
+ * @module
+ */
+import { EPOLL } from "../../ffi/epoll.ts";
+import { ERRNO, errno } from "../../ffi/errno.ts";
+import { close, setNonblocking } from "../../ffi/file.ts";
+import { accept, setNoDelay, setSendBuffer } from "../../ffi/socket.ts";
+import type { Backend } from "../backend/backend.ts";
+import type { NbdExport } from "../nbd/export.ts";
+import { NbdNegotiation } from "../nbd/negotiation.ts";
+import type { NbdSession } from "../nbd/session.ts";
+import type { Protocol } from "../net/channel.ts";
+import { DescriptorChannel } from "../net/descriptor_channel.ts";
+import type { Deadline, Reactor } from "../net/reactor.ts";
+import type { SlotPool } from "../net/slot_pool.ts";
+import type { ListenOptions, ListenProtocol } from "./protocol.ts";
+
+/** The kernel's default for Unix sockets, 208 KiB, cuts a large reply into many writes. */
+const SEND_BUFFER = 4 << 20;
+/** How long clients may take to read what was answered when the server closes. */
+const CLOSE_MS = 5000;
+/** How long to leave a full backlog alone when no descriptor is free for a connection. */
+const RETRY_MS = 100;
+
+/** What a {@linkcode Listener} needs beside the backend. */
+export interface ListenerOptions extends ListenOptions {
+  /** The listening socket; it is closed with the listener. */
+  fd: number;
+  /** What is spoken on its connections. */
+  protocol: ListenProtocol;
+}
+
+interface Connection {
+  channel: DescriptorChannel;
+  session: { shutdown(): void } | undefined;
+}
+
+/** See the module. */
+export class Listener {
+  readonly #reactor: Reactor;
+  readonly #pool: SlotPool;
+  readonly #options: ListenerOptions;
+  readonly #exports: readonly NbdExport[];
+  readonly #connections = new Set<Connection>();
+  #retry: Deadline | undefined;
+  #drained: PromiseWithResolvers<void> | undefined;
+
+  /** Begins to accept. */
+  constructor(reactor: Reactor, pool: SlotPool, backend: Backend, options: ListenerOptions) {
+    this.#reactor = reactor;
+    this.#pool = pool;
+    this.#options = options;
+    const { name, description, readOnly } = options;
+    this.#exports = [{ name, description, readOnly, backend }];
+    setNonblocking(options.fd);
+    reactor.add(options.fd, EPOLL.IN, () => this.#accept());
+  }
+
+  /** Accepts no more, answers what is in hand, then drops the connections that are left. */
+  async close(): Promise<void> {
+    if (this.#retry === undefined) this.#reactor.remove(this.#options.fd);
+    else this.#reactor.cancelDeadline(this.#retry);
+    close(this.#options.fd);
+    if (this.#connections.size === 0) return;
+    this.#drained = Promise.withResolvers();
+    for (const { session, channel } of [...this.#connections]) {
+      if (session === undefined) channel.close();
+      else session.shutdown();
+    }
+    const deadline = this.#reactor.addDeadline(performance.now() + CLOSE_MS, () => this.#drop());
+    await this.#drained.promise;
+    this.#reactor.cancelDeadline(deadline);
+  }
+
+  #drop(): void {
+    for (const { channel } of [...this.#connections]) channel.close();
+  }
+
+  #accept(): void {
+    while (true) {
+      const fd = accept(this.#options.fd);
+      if (fd < 0) return this.#pauseUnlessEmpty();
+      if (this.#connections.size >= this.#options.maxConnections) {
+        close(fd);
+        continue;
+      }
+      this.#serve(fd);
+    }
+  }
+
+  #serve(fd: number): void {
+    setNoDelay(fd);
+    setSendBuffer(fd, SEND_BUFFER);
+    const channel = new DescriptorChannel(this.#reactor, this.#pool, fd);
+    const connection: Connection = { channel, session: undefined };
+    this.#connections.add(connection);
+    channel.attach(this.#protocol(connection), () => this.#forget(connection));
+    channel.flush();
+  }
+
+  #protocol(connection: Connection): Protocol {
+    return new NbdNegotiation(connection.channel, {
+      exports: () => this.#exports,
+      handshakeMs: this.#options.handshakeMs,
+      onSession: (session: NbdSession) => connection.session = session,
+    });
+  }
+
+  #forget(connection: Connection): void {
+    this.#connections.delete(connection);
+    if (this.#connections.size === 0) this.#drained?.resolve();
+  }
+
+  /** accept(2) failed: nobody waits (EAGAIN), or descriptors ran out, and trying on would spin. */
+  #pauseUnlessEmpty(): void {
+    if (errno() === ERRNO.EAGAIN) return;
+    this.#reactor.remove(this.#options.fd);
+    this.#retry = this.#reactor.addDeadline(performance.now() + RETRY_MS, () => {
+      this.#retry = undefined;
+      this.#reactor.add(this.#options.fd, EPOLL.IN, () => this.#accept());
+    });
+  }
+}

@@ -1,0 +1,78 @@
+/**
+ * Opens a backend by its URL, whatever store or protocol it names.
+ *
+ * @module
+ */
+import type { Backend } from "../backend/backend.ts";
+import { UsageError } from "../backend/errors.ts";
+import { openLocal, openShared } from "../backend/url.ts";
+import { PortBackend } from "./port.ts";
+import type { OpenBackend, PortableSource } from "./source.ts";
+
+/** How {@linkcode openBackend} reaches a store that is not on this host. */
+export interface OpenOptions {
+  /** What a server of the native wire wants to see. */
+  token?: string | undefined;
+}
+
+const FORMS =
+  "known forms are memory:1GiB, file:/path?size=1GiB, dir:/path?size=1GiB&chunk=1MiB, " +
+  "nbd://host/export, nbd+unix:///export?socket=/path, telemap://host, telemap+unix:///?socket=/path";
+
+/**
+ * Opens the backend that a URL names, in this isolate.
+ *
+ * ```ts no-eval
+ * await using region = await openBackend("file:/srv/region?size=1GiB");
+ * await region.writeAt(new TextEncoder().encode("hello"), 4096);
+ * await region.flush();
+ * ```
+ *
+ * @throws {UsageError} where the URL is not one of those known.
+ */
+export async function openBackend(url: string | URL, options: OpenOptions = {}): Promise<Backend> {
+  const text = url instanceof URL ? url.href : url;
+  const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1]?.toLowerCase();
+  switch (scheme) {
+    case "memory":
+    case "file":
+    case "dir":
+      return await openLocal(text);
+    case "nbd":
+    case "nbds":
+    case "nbd+unix":
+    case "nbds+unix": {
+      const { connectNbd } = await import("../nbd/client.ts");
+      return await connectNbd(text);
+    }
+    case "telemap":
+    case "telemaps":
+    case "telemap+unix": {
+      const { connectTelemap } = await import("../rpc/client.ts");
+      return await connectTelemap(text, options);
+    }
+    default:
+      throw new UsageError(`Cannot open ${text} as a backend`, { hint: FORMS });
+  }
+}
+
+/** Opens a source that came from another isolate. */
+export async function openPortable(source: PortableSource): Promise<Backend> {
+  switch (source.kind) {
+    case "url":
+      return await openBackend(source.url, { token: source.token });
+    case "shared":
+      return await openShared(source.shared);
+    case "port":
+      return await PortBackend.connect(source.port);
+    case "module": {
+      const module = await import(source.module) as { default?: unknown };
+      if (typeof module.default !== "function") {
+        throw new UsageError(`Cannot open ${source.module} as a backend`, {
+          hint: "its default export must be a function that makes a Backend",
+        });
+      }
+      return await (module.default as OpenBackend)(source.options);
+    }
+  }
+}

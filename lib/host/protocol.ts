@@ -1,0 +1,51 @@
+/**
+ * The messages between an isolate and the Workers in which it hosts backends. Every message to the
+ * Worker is followed by a signal of its wake descriptor, as the Worker may be waiting in a system
+ * call.
+ *
+ * @module
+ */
+import type { PortableError } from "./remote_error.ts";
+import type { PortableSource } from "./source.ts";
+
+/** What is known of a backend once it is open. */
+export interface BackendFacts {
+  size: number;
+  blockSize: number;
+  durable: boolean;
+  readOnly: boolean;
+}
+
+/** The protocol that is spoken on a listening socket. */
+export type ListenProtocol = "nbd" | "telemap";
+
+/** How connections of a listening socket are treated. */
+export interface ListenOptions {
+  /** Name of the export. */
+  name: string;
+  /** Text for people that NBD shows beside the name. */
+  description: string;
+  /** Refuse writes. */
+  readOnly: boolean;
+  /** How long a handshake may take, in ms. */
+  handshakeMs: number;
+  /** Connections at a time. */
+  maxConnections: number;
+  /** What clients of the native wire must show. */
+  token?: string | undefined;
+}
+
+/** To the Worker. `id` comes back in the answer. */
+export type HostCommand =
+  | { id: number; command: "open"; source: PortableSource; wakeFd: number }
+  | { id: number; command: "listen"; fd: number; protocol: ListenProtocol; options: ListenOptions }
+  | { id: number; command: "nbd"; fd: number; flags: number }
+  | { id: number; command: "fuse"; fd: number; fileName: string; readOnly: boolean }
+  | { id: number; command: "flush" }
+  | { id: number; command: "close" };
+
+/** From the Worker. */
+export type HostMessage =
+  | { id: number; facts?: BackendFacts | undefined }
+  | { id: number; error: PortableError }
+  | { event: "detached"; fd: number; error?: PortableError | undefined };

@@ -1,0 +1,53 @@
+/**
+ * The ways in which a user names a backend, and how the name travels to the Worker that opens it.
+ *
+ * @module
+ */
+import type { Backend, SharedBackend } from "../backend/backend.ts";
+import { UsageError } from "../backend/errors.ts";
+
+/** A module that makes a backend: its default export is an {@linkcode OpenBackend}. */
+export interface BackendModule {
+  /** Where the module is: an absolute URL (`import.meta.resolve("./mine.ts")`). */
+  module: string;
+  /** Passed to its default export; structured-cloneable. */
+  options?: unknown;
+}
+
+/** The default export of a {@linkcode BackendModule}. */
+export type OpenBackend = (options: unknown) => Backend | Promise<Backend>;
+
+/** A backend: by URL, by a module that makes it, or made already. */
+export type BackendSource = string | URL | BackendModule | Backend;
+
+/** A source as it crosses to a Worker. */
+export type PortableSource =
+  | { kind: "url"; url: string; token?: string | undefined }
+  | { kind: "module"; module: string; options: unknown }
+  | { kind: "shared"; shared: SharedBackend }
+  | { kind: "port"; port: MessagePort };
+
+/** Whether the source is a backend that this isolate made itself. */
+export function isBackend(source: BackendSource): source is Backend {
+  return typeof source === "object" && "readAt" in source;
+}
+
+/** A URL or module as it crosses to a Worker. Throws {@linkcode UsageError} for anything else. */
+export function portable(
+  source: string | URL | BackendModule,
+  token?: string,
+): PortableSource {
+  if (typeof source === "string") return { kind: "url", url: source, token };
+  if (source instanceof URL) return { kind: "url", url: source.href, token };
+  if (typeof source === "object" && typeof source.module === "string") {
+    if (!URL.canParse(source.module)) {
+      throw new UsageError(`Cannot import ${source.module} as a module in a Worker`, {
+        hint: 'give its absolute URL, such as import.meta.resolve("./mine.ts")',
+      });
+    }
+    return { kind: "module", module: source.module, options: source.options };
+  }
+  throw new UsageError("Cannot use this as a backend", {
+    hint: "give a URL, { module, options } or an object with the methods of Backend",
+  });
+}

@@ -1,0 +1,139 @@
+/**
+ * The entry of a host Worker: opens one backend and serves it on the descriptors it is given, in a
+ * reactor of its own. It talks to the isolate that started it by the messages of `protocol.ts`.
+ *
+ * @module
+ */
+import { EventFd } from "../../ffi/epoll.ts";
+import type { Backend } from "../backend/backend.ts";
+import { NbdSession } from "../nbd/session.ts";
+import { DescriptorChannel } from "../net/descriptor_channel.ts";
+import { Reactor } from "../net/reactor.ts";
+import { SlotPool } from "../net/slot_pool.ts";
+import { FuseServer } from "../fuse/server.ts";
+import { Listener } from "./listener.ts";
+import { openPortable } from "./open_backend.ts";
+import type { BackendFacts, HostCommand, HostMessage } from "./protocol.ts";
+import { packError } from "./remote_error.ts";
+
+/** The part of a dedicated Worker's global scope that is used here. */
+interface WorkerScope {
+  onmessage: ((event: MessageEvent<HostCommand>) => void) | null;
+  postMessage(message: HostMessage): void;
+  close(): void;
+}
+
+const scope = self as unknown as WorkerScope;
+
+/** The backend of this Worker and everything that serves it. */
+class HostWorker {
+  readonly #backend: Backend;
+  readonly #reactor: Reactor;
+  readonly #pool = new SlotPool();
+  readonly #listeners: Listener[] = [];
+  readonly #sessions = new Set<NbdSession>();
+  readonly #fuse = new Set<FuseServer>();
+
+  constructor(backend: Backend, wakeFd: number) {
+    this.#backend = backend;
+    // What answers from memory or page cache tells when it does not; the rest may work in the
+    // background of this isolate at any time.
+    const blocking = backend.writesAtOnce === true;
+    this.#reactor = new Reactor(new EventFd(wakeFd), { blocking });
+    this.#reactor.run().then(() => scope.close());
+  }
+
+  get facts(): BackendFacts {
+    const { size, blockSize, durable, readOnly } = this.#backend;
+    return { size, blockSize, durable, readOnly };
+  }
+
+  async perform(command: HostCommand): Promise<void> {
+    this.#reactor.messageArrived();
+    switch (command.command) {
+      case "listen":
+        this.#listeners.push(
+          new Listener(this.#reactor, this.#pool, this.#backend, {
+            fd: command.fd,
+            protocol: command.protocol,
+            ...command.options,
+          }),
+        );
+        return;
+      case "nbd":
+        return this.#serveNbd(command.fd, command.flags);
+      case "fuse":
+        return this.#serveFuse(command.fd, command.fileName, command.readOnly);
+      case "flush":
+        return await this.#while(this.#backend.flush());
+      case "close":
+        return await this.#close();
+    }
+  }
+
+  /** The transmission phase alone, on a socket whose other end is the kernel. */
+  #serveNbd(fd: number, flags: number): void {
+    const channel = new DescriptorChannel(this.#reactor, this.#pool, fd);
+    const session = new NbdSession(channel, { backend: this.#backend, flags, structured: false });
+    this.#sessions.add(session);
+    channel.attach(session, () => {
+      this.#sessions.delete(session);
+      scope.postMessage({ event: "detached", fd });
+    });
+  }
+
+  #serveFuse(fd: number, fileName: string, readOnly: boolean): void {
+    const server: FuseServer = new FuseServer(this.#reactor, fd, this.#backend, {
+      fileName,
+      readOnly,
+      onDetached: (error?: Error) => {
+        this.#fuse.delete(server);
+        const packed = error === undefined ? undefined : packError(error);
+        scope.postMessage({ event: "detached", fd, error: packed });
+      },
+    });
+    this.#fuse.add(server);
+  }
+
+  async #close(): Promise<void> {
+    for (const session of this.#sessions) session.shutdown();
+    await Promise.all(this.#listeners.map((listener) => this.#while(listener.close())));
+    await this.#while(this.#backend.close());
+  }
+
+  /** Lets the event loop run until a promise settles. */
+  async #while(promise: void | Promise<void>): Promise<void> {
+    if (promise === undefined) return;
+    this.#reactor.beginAsync();
+    try {
+      await promise;
+    } finally {
+      this.#reactor.endAsync();
+    }
+  }
+
+  stop(): void {
+    this.#reactor.stop();
+  }
+}
+
+let host: HostWorker | undefined;
+
+async function obey(command: HostCommand): Promise<HostMessage> {
+  const { id } = command;
+  try {
+    if (command.command === "open") {
+      host = new HostWorker(await openPortable(command.source), command.wakeFd);
+      return { id, facts: host.facts };
+    }
+    await host!.perform(command);
+    return { id };
+  } catch (error) {
+    return { id, error: packError(error) };
+  }
+}
+
+scope.onmessage = async ({ data: command }) => {
+  scope.postMessage(await obey(command));
+  if (command.command === "close") host!.stop();
+};
