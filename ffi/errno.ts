@@ -48,6 +48,7 @@ export const ERRNO = {
   ELOOP: 40,
   ENODATA: 61,
   EPROTO: 71,
+  EBADMSG: 74,
   EOVERFLOW: 75,
   ENOTSOCK: 88,
   EMSGSIZE: 90,

@@ -1,0 +1,177 @@
+/**
+ * One connection of the native wire, server side: takes the client's hello, then has its requests
+ * performed by a {@linkcode Transmission}.
+ *
+ * @module
+ */
+import { ERRNO } from "../../ffi/errno.ts";
+import { ProtocolError } from "../backend/errors.ts";
+import type { Channel, Protocol } from "../net/channel.ts";
+import {
+  type ClientHello,
+  commonVersion,
+  decodeClientHello,
+  encodeRefusal,
+  encodeServerHello,
+  HELLO_PREFIX_BYTES,
+  helloLength,
+  type Refusal,
+} from "./hello.ts";
+import type { WireExport, WireServer } from "./server.ts";
+import { Transmission } from "./transmission.ts";
+import {
+  encodeFrame,
+  encodeMessage,
+  FEATURE,
+  Frame,
+  HEADER_BYTES,
+  REPLY,
+  TYPE,
+  VERSION,
+} from "./wire.ts";
+
+/** How long a wrong token waits for its answer, so that guessing is slow. */
+const WRONG_TOKEN_MS = 250;
+
+/** See the module. Made by {@linkcode WireServer.accept}. */
+export class WireSession implements Protocol {
+  readonly #channel: Channel;
+  readonly #server: WireServer;
+  readonly #cancelDeadline: () => void;
+  #hello: ClientHello | undefined;
+  #transmission: Transmission | undefined;
+  #ended = false;
+  #fenced: (() => void) | undefined;
+
+  /** Waits for a hello on `channel`. */
+  constructor(channel: Channel, server: WireServer) {
+    this.#channel = channel;
+    this.#server = server;
+    this.#cancelDeadline = channel.deadline(server.helloMs, () => {
+      this.#refuse({ code: ERRNO.ETIMEDOUT, message: "The hello did not come in time" });
+      channel.flush();
+    });
+  }
+
+  /** Which connection of its lane this is, once it said so. */
+  get attempt(): number {
+    return this.#hello?.attempt ?? 0;
+  }
+
+  /** Takes no further request, and calls back when those in hand are over. */
+  fence(over: () => void): void {
+    this.#end();
+    if (this.#transmission?.busy !== true) return over();
+    // A third connection may come while the second waits for the first.
+    const before = this.#fenced;
+    this.#fenced = before === undefined ? over : () => (before(), over());
+  }
+
+  receive(): void {
+    if (this.#ended) return;
+    try {
+      if (this.#transmission !== undefined) this.#transmission.receive();
+      else if (this.#hello === undefined) this.#takeHello();
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      if (this.#transmission !== undefined) this.#sayBye(error);
+      else this.#refuse({ code: ERRNO.EPROTO, message: error.message }, error);
+    }
+  }
+
+  drained(): void {
+    this.#transmission?.sendWaiting();
+    this.receive();
+  }
+
+  closed(): void {
+    this.#ended = true;
+    this.#cancelDeadline();
+    this.#transmission?.closed();
+    if (this.#hello !== undefined) this.#server.leave(this.#hello, this);
+  }
+
+  #takeHello(): void {
+    const channel = this.#channel;
+    const available = channel.end - channel.start;
+    if (available < HELLO_PREFIX_BYTES) return channel.expect(HELLO_PREFIX_BYTES);
+    const length = helloLength(channel.inputView, channel.start);
+    if (available < length) return channel.expect(length);
+    if (commonVersion(channel.inputView, channel.start) === 0) {
+      const message = `This server speaks versions ${VERSION.MIN} to ${VERSION.MAX} of the wire`;
+      return this.#refuse({ code: ERRNO.EPROTO, message });
+    }
+    const hello = decodeClientHello(channel.input.subarray(channel.start, channel.start + length));
+    channel.consume(length);
+    this.#cancelDeadline();
+    this.#hello = hello;
+    this.#admit(hello);
+  }
+
+  #admit(hello: ClientHello): void {
+    if (!this.#server.admits(hello)) {
+      this.#channel.pause();
+      const message = hello.token === "" ? "A token is needed" : "The token is wrong";
+      this.#channel.deadline(WRONG_TOKEN_MS, () => {
+        this.#refuse({ code: ERRNO.EACCES, message });
+        this.#channel.flush();
+      });
+      return;
+    }
+    if ((hello.features & FEATURE.CRC32) === 0) throw new ProtocolError("No checksum in common");
+    const found = this.#server.find(hello);
+    if ("code" in found) return this.#refuse(found);
+    if (!this.#server.join(hello, this, () => this.#welcome(hello, found))) {
+      this.#refuse({ code: ERRNO.ESTALE, message: "A later connection took this one's place" });
+    }
+  }
+
+  #welcome(hello: ClientHello, target: WireExport): void {
+    if (this.#ended) return;
+    const { backend, region, instance } = target;
+    const readOnly = target.readOnly || backend.readOnly;
+    const features = hello.features & (FEATURE.CRC32 | FEATURE.ZSTD);
+    const limits = {
+      payloadMax: Math.min(hello.payloadMax, this.#server.payloadMax),
+      inFlightMax: Math.min(hello.inFlightMax, this.#server.inFlightMax),
+    };
+    const { size, blockSize, durable } = backend;
+    const version = VERSION.MAX;
+    this.#channel.queueCopy(encodeServerHello({
+      ...{ version, features, ...limits, blockSize, size, region, instance, readOnly, durable },
+    }));
+    this.#transmission = new Transmission(this.#channel, {
+      ...{ backend, readOnly, ...limits },
+      again: () => this.receive(),
+      idle: () => this.#fenced?.(),
+      bye: () => this.#end(),
+    });
+    this.#channel.flush();
+    this.receive();
+  }
+
+  #refuse(refusal: Refusal, error?: Error): void {
+    if (this.#ended) return;
+    this.#channel.queueCopy(encodeRefusal(refusal));
+    this.#end(error);
+  }
+
+  #sayBye(error: Error): void {
+    if (this.#channel.hasRoom()) {
+      const message = encodeMessage(error.message);
+      const frame = new Frame().set(TYPE.BYE | REPLY, 0, 0, 0);
+      frame.code = ERRNO.EPROTO;
+      frame.payloadLength = message.length;
+      const at = this.#channel.reserve(HEADER_BYTES);
+      encodeFrame(this.#channel.outputView, at, frame);
+      this.#channel.queueCopy(message);
+    }
+    this.#end(error);
+  }
+
+  #end(error?: Error): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#channel.close(error);
+  }
+}
