@@ -27,6 +27,9 @@ export const SEEK = { SET: 0, CUR: 1, END: 2, DATA: 3, HOLE: 4 } as const;
 /** Modes of fallocate(2) (linux/falloc.h). */
 export const FALLOC = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 0x10 } as const;
 
+/** Operations of flock(2) (asm-generic/fcntl.h names them alike). */
+export const LOCK = { SH: 1, EX: 2, NB: 4, UN: 8 } as const;
+
 const RWF_NOWAIT = 8;
 
 const symbols = libc({
@@ -56,6 +59,8 @@ const symbols = libc({
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   // int fdatasync(int fd)
   fdatasync: { parameters: ["i32"], result: "i32" },
+  // int flock(int fd, int operation)
+  flock: { parameters: ["i32", "i32"], result: "i32" },
   // int fcntl(int fd, int cmd, int arg)
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
 });
@@ -116,6 +121,11 @@ export function ftruncate(fd: number, length: number, subject: string): void {
 /** fdatasync(2) on this thread; answers 0, or -1 with errno set. */
 export function fdatasync(fd: number): number {
   return symbols().fdatasync(fd);
+}
+
+/** flock(2) with bits of {@linkcode LOCK}; answers 0, or -1 with errno set (EAGAIN: held already). */
+export function flock(fd: number, operation: number): number {
+  return symbols().flock(fd, operation);
 }
 
 /** Makes reads and writes of a descriptor return EAGAIN instead of waiting. */

@@ -122,8 +122,7 @@ export class Mapping implements Disposable {
 
   /** Gives the kernel an advice of {@linkcode MADV} on part of the mapping (page-aligned). */
   advise(advice: number, offset = 0, length = this.length - offset): void {
-    const result = symbols().madvise(BigInt(this.address + offset), BigInt(length), advice);
-    checked(result, "madvise", this.#subject);
+    adviseAt(this.address + offset, length, advice, this.#subject);
   }
 
   /** Keeps the pages in memory; throws {@linkcode SystemError} (ENOMEM, EPERM by RLIMIT_MEMLOCK). */
@@ -162,6 +161,15 @@ export function bytesAt(address: number, length: number): Uint8Array<ArrayBuffer
   const pointer = Deno.UnsafePointer.create(BigInt(address));
   if (pointer === null) throw new TypeError("Cannot wrap memory at NULL");
   return new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, length));
+}
+
+/**
+ * Gives the kernel an advice of {@linkcode MADV} on memory at a page-aligned address, as
+ * {@linkcode Mapping.advise} does for a mapping of one's own. Throws {@linkcode SystemError}.
+ */
+export function adviseAt(address: number, length: number, advice: number, subject: string): void {
+  const result = symbols().madvise(BigInt(address), BigInt(length), advice);
+  checked(result, "madvise", subject);
 }
 
 /** Opens an anonymous file in memory (close-on-exec). Throws {@linkcode SystemError}. */

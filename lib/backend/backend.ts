@@ -27,7 +27,14 @@ export interface Extent {
  * isolate that opened them. Structured-cloneable. Valid until the backend is closed.
  */
 export type SharedBackend =
-  | { kind: "memory"; address: number; size: number; readOnly: boolean }
+  | {
+    kind: "memory";
+    address: number;
+    size: number;
+    readOnly: boolean;
+    /** The bits of which blocks were ever written, which all who share the bytes keep up. */
+    written: SharedArrayBuffer;
+  }
   | { kind: "file"; url: string };
 
 /**
@@ -94,7 +101,8 @@ export interface ZeroOptions {
 
 /** Throws `RangeError` unless `[offset, offset + length)` lies inside a region of `size` bytes. */
 export function checkRange(size: number, offset: number, length: number): void {
-  if (Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && length <= size - offset) return;
+  const counts = Number.isSafeInteger(offset) && Number.isSafeInteger(length);
+  if (counts && offset >= 0 && length >= 0 && length <= size - offset) return;
   throw new RangeError(
     `Cannot reach ${length} bytes at offset ${offset} as the region has ${size} bytes`,
   );
