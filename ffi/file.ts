@@ -59,6 +59,8 @@ const symbols = libc({
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   // int fdatasync(int fd)
   fdatasync: { parameters: ["i32"], result: "i32" },
+  // int fsync(int fd), off this thread: it waits for a device, which this process may serve
+  fsyncAsync: { name: "fsync", parameters: ["i32"], result: "i32", nonblocking: true },
   // int flock(int fd, int operation)
   flock: { parameters: ["i32", "i32"], result: "i32" },
   // int fcntl(int fd, int cmd, int arg)
@@ -123,6 +125,11 @@ export function fdatasync(fd: number): number {
   return symbols().fdatasync(fd);
 }
 
+/** fsync(2) off this thread; answers whether all that was written is durable (errno is lost). */
+export async function fsyncAsync(fd: number): Promise<boolean> {
+  return await symbols().fsyncAsync(fd) === 0;
+}
+
 /** flock(2) with bits of {@linkcode LOCK}; answers 0, or -1 with errno set (EAGAIN: held already). */
 export function flock(fd: number, operation: number): number {
   return symbols().flock(fd, operation);
@@ -133,6 +140,15 @@ export function setNonblocking(fd: number): void {
   const F_GETFL = 3, F_SETFL = 4;
   const flags = checked(symbols().fcntl(fd, F_GETFL, 0), "fcntl", `descriptor ${fd}`);
   checked(symbols().fcntl(fd, F_SETFL, flags | O.NONBLOCK), "fcntl", `descriptor ${fd}`);
+}
+
+/**
+ * Lets programs that are started from now on inherit a descriptor, which they do not otherwise.
+ * Throws {@linkcode SystemError}.
+ */
+export function makeInheritable(fd: number): void {
+  const F_SETFD = 2;
+  checked(symbols().fcntl(fd, F_SETFD, 0), "fcntl", `descriptor ${fd}`);
 }
 
 /**

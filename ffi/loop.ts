@@ -34,8 +34,6 @@ const symbols = libc({
     result: "i32",
     nonblocking: true,
   },
-  // int fsync(int fd)
-  fsync: { parameters: ["i32"], result: "i32", nonblocking: true },
 });
 
 /**
@@ -89,9 +87,4 @@ export function blockDeviceSize(device: number): number {
   const size = new BigUint64Array(16);
   checked(symbols().ioctlPointer(device, BLKGETSIZE64, size), "read the size of a block device");
   return Number(size[0]!);
-}
-
-/** Makes what was written to a descriptor durable, off this thread; answers whether it is. */
-export async function fsyncAsync(fd: number): Promise<boolean> {
-  return await symbols().fsync(fd) === 0;
 }
