@@ -1,0 +1,227 @@
+/**
+ * Direct mounts: a backend becomes a path, a file or a byte slice on this host, and every access
+ * goes through to it.
+ *
+ * @module
+ */
+import { close as closeDescriptor, O, openAsync } from "../../ffi/file.ts";
+import { MAP, Mapping, PROT } from "../../ffi/mman.ts";
+import { DeadlineError, IntegrityError, UnsupportedError, UsageError } from "../backend/errors.ts";
+import { attach } from "../device/attach.ts";
+import type { Device, DeviceChoice, DeviceKind } from "../device/device.ts";
+import { BackendHost } from "../host/host.ts";
+import { type BackendSource, isBackend } from "../host/source.ts";
+
+/** What a mount appears as. */
+export type MountForm = "path" | "file" | "slice";
+
+/** What {@linkcode mountDirect} mounts, and how. */
+export interface DirectMountOptions {
+  /**
+   * The region: a URL, `{ module, options }`, or (path and file only) a Backend object. A slice
+   * cannot be served by the isolate that touches it, so an object is refused there.
+   */
+  backend: BackendSource;
+  /** The device; `auto` unless told. */
+  device?: DeviceChoice;
+  /** What it appears as; `path` unless told. */
+  as?: MountForm;
+  /** Where the `fuse` file, or the one under `loop`, appears: a directory; chosen unless told. */
+  at?: string;
+  /** Refuse writes even where the backend takes them. */
+  readOnly?: boolean;
+  /** What a `telemap://` server wants to see. */
+  token?: string;
+  /**
+   * How long `close` waits for what was written to reach the backend, in ms, before it takes the
+   * device away without it and says so; 30 s unless told.
+   */
+  closeMs?: number;
+}
+
+/** A region that is mounted. Disposing of it is closing it. */
+export interface DirectMount extends AsyncDisposable {
+  /** Where it appeared: a block device, or a file. */
+  readonly path: string;
+  /** The device that put it there, and why that one. */
+  readonly device: DeviceKind;
+  /** Why that device. */
+  readonly reason: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Whether {@linkcode sync} survives the loss of power of the backend's store. */
+  readonly durable: boolean;
+  /** Whether writes are refused. */
+  readonly readOnly: boolean;
+  /** Settles when the mount is gone; with the error, if one took it away. */
+  readonly closed: Promise<Error | undefined>;
+  /** The open file, of a mount as `file`. */
+  readonly file: Deno.FsFile;
+  /** The bytes, of a mount as `slice`; empty once the mount is closed. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Answers when all that was written before is durable in the backend's store. */
+  sync(): Promise<void>;
+  /** Syncs, takes the device away and closes the backend. Again: waits for the same. */
+  close(): Promise<void>;
+}
+
+const CLOSE_MS = 30_000;
+
+/**
+ * Mounts a backend.
+ *
+ * ```ts no-eval
+ * await using mount = await mountDirect({ backend: "telemap://127.0.0.1:4100", as: "slice" });
+ * mount.bytes.set(new TextEncoder().encode("hello"), 4096);
+ * await mount.sync();
+ * ```
+ *
+ * @throws {UsageError} for a backend or option that cannot be.
+ * @throws {UnsupportedError} where this host has no such device.
+ */
+export async function mountDirect(options: DirectMountOptions): Promise<DirectMount> {
+  const { as = "path", device: choice = "auto" } = options;
+  if (as === "slice" && isBackend(options.backend)) {
+    throw new UsageError("Cannot mount a Backend object as a slice", {
+      hint: "the isolate that touches a slice may stop at any access, so it cannot serve it: " +
+        "give a URL, or { module, options } that a Worker imports",
+    });
+  }
+  const host = await BackendHost.start(options.backend, { token: options.token });
+  let device: Device | undefined;
+  try {
+    const readOnly = (options.readOnly ?? false) || host.facts.readOnly;
+    const attached = await attach(host, { choice, as, readOnly, at: options.at });
+    device = attached.device;
+    const mount = new Mount(host, device, attached.reason, readOnly, options.closeMs ?? CLOSE_MS);
+    await mount.open(as);
+    return mount;
+  } catch (error) {
+    await device?.detach({ force: true });
+    await host.close();
+    throw error;
+  }
+}
+
+class Mount implements DirectMount {
+  readonly reason: string;
+  readonly readOnly: boolean;
+  readonly #host: BackendHost;
+  readonly #device: Device;
+  readonly #closeMs: number;
+  #file: Deno.FsFile | undefined;
+  #mapping: Mapping | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(
+    host: BackendHost,
+    device: Device,
+    reason: string,
+    readOnly: boolean,
+    closeMs: number,
+  ) {
+    this.#host = host;
+    this.#device = device;
+    this.reason = reason;
+    this.readOnly = readOnly;
+    this.#closeMs = closeMs;
+  }
+
+  get path(): string {
+    return this.#device.path;
+  }
+
+  get device(): DeviceKind {
+    return this.#device.kind;
+  }
+
+  get size(): number {
+    return this.#host.facts.size;
+  }
+
+  get durable(): boolean {
+    return this.#host.facts.durable;
+  }
+
+  get closed(): Promise<Error | undefined> {
+    return this.#device.gone;
+  }
+
+  get file(): Deno.FsFile {
+    if (this.#file !== undefined) return this.#file;
+    throw new UsageError("Cannot give a file as the region is not mounted as one");
+  }
+
+  get bytes(): Uint8Array<ArrayBuffer> {
+    if (this.#mapping !== undefined) return this.#mapping.bytes;
+    throw new UsageError("Cannot give bytes as the region is not mounted as a slice");
+  }
+
+  async open(as: MountForm): Promise<void> {
+    if (as === "file") {
+      this.#file = await Deno.open(this.path, { read: true, write: !this.readOnly });
+    } else if (as === "slice") {
+      this.#mapping = await mapPath(this.path, this.size, this.readOnly);
+    }
+  }
+
+  async sync(): Promise<void> {
+    if (this.#mapping !== undefined && !this.readOnly && !await this.#mapping.syncAsync()) {
+      throw new IntegrityError(`Cannot write ${this.path} back: msync failed`, {
+        hint: "the backend refused part of it; the log of its server says why",
+      });
+    }
+    if (!this.readOnly) await syncPath(this.path);
+    await this.#host.flush();
+  }
+
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    const failure = await within(this.#closeMs, this.sync(), `write ${this.path} back`);
+    this.#mapping?.unmap();
+    this.#file?.close();
+    await this.#device.detach({ force: failure !== undefined });
+    await this.#host.close();
+    if (failure !== undefined) throw failure;
+  }
+}
+
+/** The error that an operation ended with, or a {@linkcode DeadlineError} where it did not end. */
+async function within(
+  milliseconds: number,
+  operation: Promise<void>,
+  what: string,
+): Promise<Error | undefined> {
+  const { promise, resolve } = Promise.withResolvers<Error | undefined>();
+  const timer = setTimeout(() => {
+    const seconds = milliseconds / 1000;
+    resolve(new DeadlineError(`Cannot ${what} within ${seconds} s: what was not synced is lost`));
+  }, milliseconds);
+  operation.then(() => resolve(undefined), resolve);
+  const error = await promise;
+  clearTimeout(timer);
+  return error;
+}
+
+async function mapPath(path: string, length: number, readOnly: boolean): Promise<Mapping> {
+  const fd = await openAsync(path, readOnly ? O.RDONLY : O.RDWR);
+  if (fd < 0) throw new UnsupportedError(`Cannot open ${path} to map it`);
+  try {
+    const prot = readOnly ? PROT.READ : PROT.READ | PROT.WRITE;
+    return Mapping.map({ length, prot, flags: MAP.SHARED, fd, subject: path });
+  } finally {
+    closeDescriptor(fd);
+  }
+}
+
+async function syncPath(path: string): Promise<void> {
+  using file = await Deno.open(path, { read: true, write: true });
+  await file.sync();
+}
