@@ -1,0 +1,38 @@
+/**
+ * Opens the region that a copy goes to, and makes it where that can be done.
+ *
+ * @module
+ */
+import type { Backend } from "../backend/backend.ts";
+import { parseLocalUrl } from "../backend/local_url.ts";
+import { openBackend, type OpenOptions } from "./open_backend.ts";
+
+/**
+ * As `openBackend`, but `memory:`, and a `file:` or `dir:` that is not there yet, need no size: they
+ * are made with `size` bytes.
+ */
+export async function openCopyTarget(
+  url: string,
+  size: number,
+  options: OpenOptions = {},
+): Promise<Backend> {
+  return await openBackend(await withSize(url, size), options);
+}
+
+async function withSize(url: string, size: number): Promise<string> {
+  if (/^memory:$/i.test(url)) return `${url}${size}`;
+  const store = parseLocalUrl(url);
+  if (store === undefined || store.scheme === "memory" || store.size !== undefined) return url;
+  if (await exists(store.path)) return url;
+  return `${url}${url.includes("?") ? "&" : "?"}size=${size}`;
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await Deno.lstat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
