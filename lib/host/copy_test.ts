@@ -137,9 +137,11 @@ Deno.test("makes holes of zeroes that the source holds as data", async () => {
 });
 
 Deno.test("keeps as many chunks in flight as told, aligned as both sides need", async () => {
-  await using source = new SlowRegion(openMemory({ size: 8 * MIB }), 512);
-  await using target = new SlowRegion(openMemory({ size: 8 * MIB }), 4096);
-  source.inner.writeAt(randomBytes(6 * MIB), 512 * 3);
+  const alignment = 3 * 64 * KIB;
+  const size = 60 * alignment;
+  await using source = new SlowRegion(openMemory({ size }), 64 * KIB);
+  await using target = new SlowRegion(openMemory({ size }), alignment);
+  source.inner.writeAt(randomBytes(100 * 64 * KIB), 64 * KIB);
   const progress: CopyProgress[] = [];
   await copyBackend(source, target, {
     chunkSize: 100_000,
@@ -148,8 +150,8 @@ Deno.test("keeps as many chunks in flight as told, aligned as both sides need", 
   });
   assertEquals(target.mostInFlight <= 5 && source.mostInFlight === 5, true);
   const ranges = [...source.reads, ...target.writes].flat();
-  assertEquals(ranges.filter((number) => number % 4096 !== 0), []);
-  assertEquals(progress.at(-1), { phase: "copy", done: 8 * MIB, total: 8 * MIB });
+  assertEquals(ranges.filter((number) => number % alignment !== 0), []);
+  assertEquals(progress.at(-1), { phase: "copy", done: size, total: size });
   assertEquals(await contentOf(target), await contentOf(source));
 });
 
@@ -196,9 +198,14 @@ Deno.test("stops on a signal, and on the first error, with nothing in the works"
   assertEquals(target.inFlight + source.inFlight, 0);
   assert(target.writes.length < 16);
 
-  target.writeAt = () => Promise.reject(new ReadOnlyError());
+  const { writes } = target;
+  target.writeAt = (_, offset) => {
+    writes.push([offset, MIB]);
+    return writes.length === 20 ? Promise.reject(new ReadOnlyError()) : Promise.resolve();
+  };
   await assertRejects(() => copyBackend(source, target), ReadOnlyError);
   assertEquals(source.inFlight, 0);
+  assert(writes.length < 30);
 });
 
 Deno.test("the event loop turns while both sides answer at once", async () => {
