@@ -16,6 +16,7 @@ import type { Protocol } from "../net/channel.ts";
 import { DescriptorChannel } from "../net/descriptor_channel.ts";
 import type { Deadline, Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
+import { WireServer } from "../rpc/server.ts";
 import type { ListenOptions, ListenProtocol } from "./protocol.ts";
 
 /** The kernel's default for Unix sockets, 208 KiB, cuts a large reply into many writes. */
@@ -31,6 +32,8 @@ export interface ListenerOptions extends ListenOptions {
   fd: number;
   /** What is spoken on its connections. */
   protocol: ListenProtocol;
+  /** Tells the region from others, and this instance of its server from earlier ones. */
+  identity: { region: Uint8Array; instance: Uint8Array };
 }
 
 interface Connection {
@@ -44,6 +47,7 @@ export class Listener {
   readonly #pool: SlotPool;
   readonly #options: ListenerOptions;
   readonly #exports: readonly NbdExport[];
+  readonly #wire: WireServer | undefined;
   readonly #connections = new Set<Connection>();
   #retry: Deadline | undefined;
   #drained: PromiseWithResolvers<void> | undefined;
@@ -55,6 +59,7 @@ export class Listener {
     this.#options = options;
     const { name, description, readOnly } = options;
     this.#exports = [{ name, description, readOnly, backend }];
+    if (options.protocol === "telemap") this.#wire = wireServer(backend, options);
     setNonblocking(options.fd);
     reactor.add(options.fd, EPOLL.IN, () => this.#accept());
   }
@@ -102,6 +107,11 @@ export class Listener {
   }
 
   #protocol(connection: Connection): Protocol {
+    if (this.#wire !== undefined) {
+      const session = this.#wire.accept(connection.channel);
+      connection.session = session;
+      return session;
+    }
     return new NbdNegotiation(connection.channel, {
       exports: () => this.#exports,
       handshakeMs: this.#options.handshakeMs,
@@ -123,4 +133,14 @@ export class Listener {
       this.#reactor.add(this.#options.fd, EPOLL.IN, () => this.#accept());
     });
   }
+}
+
+function wireServer(backend: Backend, options: ListenerOptions): WireServer {
+  const { name, readOnly, token, handshakeMs, identity } = options;
+  const offered = { backend, readOnly, ...identity };
+  return new WireServer({
+    lookup: (asked) => asked === name || asked === "" ? offered : undefined,
+    token,
+    helloMs: handshakeMs,
+  });
 }

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import type { Backend } from "../backend/backend.ts";
+import type { Backend, SharedBackend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
-import { openLocal, openShared } from "../backend/url.ts";
+import { openSharedMemory } from "../backend/memory.ts";
+import { openLocal } from "../backend/open_local.ts";
 import { PortBackend } from "./port.ts";
 import type { OpenBackend, PortableSource } from "./source.ts";
 
@@ -32,28 +33,18 @@ const FORMS =
  */
 export async function openBackend(url: string | URL, options: OpenOptions = {}): Promise<Backend> {
   const text = url instanceof URL ? url.href : url;
-  const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1]?.toLowerCase();
-  switch (scheme) {
-    case "memory":
-    case "file":
-    case "dir":
-      return await openLocal(text);
-    case "nbd":
-    case "nbds":
-    case "nbd+unix":
-    case "nbds+unix": {
-      const { connectNbd } = await import("../nbd/client.ts");
-      return await connectNbd(text);
-    }
-    case "telemap":
-    case "telemaps":
-    case "telemap+unix": {
-      const { connectTelemap } = await import("../rpc/client.ts");
-      return await connectTelemap(text, options);
-    }
-    default:
-      throw new UsageError(`Cannot open ${text} as a backend`, { hint: FORMS });
+  const local = openLocal(text);
+  if (local !== undefined) return local;
+  const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1]?.toLowerCase() ?? "";
+  if (/^nbds?(\+unix)?$/.test(scheme)) {
+    const { connectNbd } = await import("../nbd/client.ts");
+    return await connectNbd(text);
   }
+  if (/^telemaps?(\+unix)?$/.test(scheme)) {
+    const { connectTelemap } = await import("../rpc/client.ts");
+    return await connectTelemap(text, options);
+  }
+  throw new UsageError(`Cannot open ${text} as a backend`, { hint: FORMS });
 }
 
 /** Opens a source that came from another isolate. */
@@ -62,7 +53,7 @@ export async function openPortable(source: PortableSource): Promise<Backend> {
     case "url":
       return await openBackend(source.url, { token: source.token });
     case "shared":
-      return await openShared(source.shared);
+      return openAgain(source.shared);
     case "port":
       return await PortBackend.connect(source.port);
     case "module": {
@@ -75,4 +66,8 @@ export async function openPortable(source: PortableSource): Promise<Backend> {
       return await (module.default as OpenBackend)(source.options);
     }
   }
+}
+
+function openAgain(shared: SharedBackend): Backend {
+  return shared.kind === "memory" ? openSharedMemory(shared) : openLocal(shared.url)!;
 }

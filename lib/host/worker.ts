@@ -14,6 +14,7 @@ import { FuseServer } from "../fuse/server.ts";
 import { Listener } from "./listener.ts";
 import { openPortable } from "./open_backend.ts";
 import type { BackendFacts, HostCommand, HostMessage } from "./protocol.ts";
+import { instanceId, regionId } from "./region_id.ts";
 import { packError } from "./remote_error.ts";
 
 /** The part of a dedicated Worker's global scope that is used here. */
@@ -28,14 +29,16 @@ const scope = self as unknown as WorkerScope;
 /** The backend of this Worker and everything that serves it. */
 class HostWorker {
   readonly #backend: Backend;
+  readonly #identity: { region: Uint8Array; instance: Uint8Array };
   readonly #reactor: Reactor;
   readonly #pool = new SlotPool();
   readonly #listeners: Listener[] = [];
   readonly #sessions = new Set<NbdSession>();
   readonly #fuse = new Set<FuseServer>();
 
-  constructor(backend: Backend, wakeFd: number) {
+  constructor(backend: Backend, region: Uint8Array, wakeFd: number) {
     this.#backend = backend;
+    this.#identity = { region, instance: instanceId() };
     // What answers from memory or page cache tells when it does not; the rest may work in the
     // background of this isolate at any time.
     const blocking = backend.writesAtOnce === true;
@@ -56,6 +59,7 @@ class HostWorker {
           new Listener(this.#reactor, this.#pool, this.#backend, {
             fd: command.fd,
             protocol: command.protocol,
+            identity: this.#identity,
             ...command.options,
           }),
         );
@@ -123,7 +127,8 @@ async function obey(command: HostCommand): Promise<HostMessage> {
   const { id } = command;
   try {
     if (command.command === "open") {
-      host = new HostWorker(await openPortable(command.source), command.wakeFd);
+      const backend = await openPortable(command.source);
+      host = new HostWorker(backend, regionId(command.source), command.wakeFd);
       return { id, facts: host.facts };
     }
     await host!.perform(command);
