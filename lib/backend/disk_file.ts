@@ -190,7 +190,7 @@ export class DiskFile {
    * every later call fails alike. Throws {@linkcode SystemError} (EIO, ENOSPC, EDQUOT).
    */
   sync(): Promise<void> {
-    return this.#commit.run();
+    return this.#hold(() => this.#commit.run());
   }
 
   /** Closes the descriptor as soon as nothing is under way on it. */
@@ -217,10 +217,10 @@ export class DiskFile {
   }
 
   async #readRest(buffer: Uint8Array, offset: number, from: number): Promise<number> {
-    return await this.#underWay("read", async () => {
+    return await this.#hold(async () => {
       let done = from;
       while (done < buffer.length) {
-        const count = await readOnce(this.#fd, buffer, done, offset + done);
+        const count = await this.#away("read", readOnce(this.#fd, buffer, done, offset + done));
         if (count === 0) break;
         done += count;
       }
@@ -229,9 +229,9 @@ export class DiskFile {
   }
 
   async #writeAway(buffer: Uint8Array, offset: number): Promise<void> {
-    await this.#underWay("write", async () => {
+    await this.#hold(async () => {
       for (let done = 0; done < buffer.length;) {
-        done += await writeOnce(this.#fd, buffer, done, offset + done);
+        done += await this.#away("write", writeOnce(this.#fd, buffer, done, offset + done));
         // Only now: a sync that began before this piece was taken does not cover it.
         this.#writes++;
       }
@@ -240,17 +240,24 @@ export class DiskFile {
 
   async #dataSync(): Promise<void> {
     const writes = this.#writes;
-    await this.#underWay("fdatasync", () => dataSync(this.#fd));
+    await this.#away("fdatasync", dataSync(this.#fd));
     this.#syncedWrites = writes;
   }
 
-  /** Runs calls that go off this thread, while which the descriptor stays open. */
-  async #underWay<T>(syscall: string, run: () => Promise<T>): Promise<T> {
+  /** Answers what a call that runs off this thread does. */
+  async #away<T>(syscall: string, call: Promise<T>): Promise<T> {
+    try {
+      return await call;
+    } catch (error) {
+      throw fromNodeError(error, syscall, this.path);
+    }
+  }
+
+  /** Keeps the descriptor open while `run` is under way. */
+  async #hold<T>(run: () => Promise<T>): Promise<T> {
     this.#pending++;
     try {
       return await run();
-    } catch (error) {
-      throw fromNodeError(error, syscall, this.path);
     } finally {
       this.#pending--;
       if (this.#pending === 0) {
