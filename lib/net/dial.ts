@@ -1,5 +1,5 @@
 /**
- * Connects to an address, within a deadline, with errors that say whom it tried and what to do.
+ * Connects to an address within a deadline, with errors that say whom it tried and what to do.
  *
  * @module
  */
@@ -16,6 +16,8 @@ import { type Address, formatAddress } from "./address.ts";
 export interface DialOptions {
   /** Milliseconds until it gives up; default 10 000. */
   timeout?: number;
+  /** Gives up with its reason when it is aborted. */
+  signal?: AbortSignal;
 }
 
 /** Milliseconds that connecting takes at most where nothing else is said. */
@@ -44,15 +46,17 @@ export async function dial(address: Address, options: DialOptions = {}): Promise
     });
   }
   const timeout = options.timeout ?? DIAL_TIMEOUT;
+  const { promise: ended, reject: end } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    end(new DeadlineError(`Cannot connect to ${url} as it did not answer within ${timeout} ms`));
+  }, timeout);
+  const abort = () => end(options.signal?.reason);
+  options.signal?.addEventListener("abort", abort);
   const controller = new AbortController();
   const connecting = connect(transport, controller.signal);
-  const { promise: expired, reject: expire } = Promise.withResolvers<never>();
-  const timer = setTimeout(() =>
-    expire(
-      new DeadlineError(`Cannot connect to ${url} as it did not answer within ${timeout} ms`),
-    ), timeout);
   try {
-    return await Promise.race([connecting, expired]);
+    options.signal?.throwIfAborted();
+    return await Promise.race([connecting, ended]);
   } catch (error) {
     controller.abort();
     // The Unix form takes no signal: a connection that comes late is let go of.
@@ -63,6 +67,7 @@ export async function dial(address: Address, options: DialOptions = {}): Promise
     );
   } finally {
     clearTimeout(timer);
+    options.signal?.removeEventListener("abort", abort);
   }
 }
 
