@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { checked } from "./errno.ts";
+import { checked, ERRNO, SystemError } from "./errno.ts";
 import { libc } from "./libc.ts";
 import { type Attribute, type Attributes, parseAttributes, unsigned } from "./netlink.ts";
+import { GenericNetlink } from "./netlink_socket.ts";
 
 /** Requests of ioctl(2) on /dev/nbdN; all take a plain integer. */
 export const NBD_IOCTL = {
@@ -20,9 +21,6 @@ export const NBD_IOCTL = {
   SET_FLAGS: 0xab0a,
 } as const;
 
-/** Requests of ioctl(2) on any block device (linux/fs.h). */
-export const BLK_IOCTL = { ROSET: 0x125d, FLSBUF: 0x1261 } as const;
-
 /** What the server of a device can do: NBD's transmission flags. */
 export const NBD_FLAG = {
   HAS_FLAGS: 1 << 0,
@@ -30,6 +28,7 @@ export const NBD_FLAG = {
   SEND_FLUSH: 1 << 2,
   SEND_FUA: 1 << 3,
   SEND_TRIM: 1 << 5,
+  SEND_WRITE_ZEROES: 1 << 6,
   CAN_MULTI_CONN: 1 << 8,
 } as const;
 
@@ -70,15 +69,13 @@ const DEVICE = { INDEX: 1, CONNECTED: 2 } as const;
 const symbols = libc({
   // int ioctl(int fd, unsigned long request, unsigned long arg)
   ioctl: { parameters: ["i32", "usize", "usize"], result: "i32" },
-  // the same, off this thread: DO_IT returns when the device ends, FLSBUF waits for its server
+  // the same, off this thread: DO_IT returns when the device ends, DISCONNECT may wait for its server
   ioctlAsync: {
     name: "ioctl",
     parameters: ["i32", "usize", "usize"],
     result: "i32",
     nonblocking: true,
   },
-  // int fsync(int fd), off this thread: it waits for the device's server
-  fsyncAsync: { name: "fsync", parameters: ["i32"], result: "i32", nonblocking: true },
 });
 
 /** What a device is made of. */
@@ -181,9 +178,14 @@ export function deviceControlAsync(fd: number, request: number, argument: number
   return symbols().ioctlAsync(fd, BigInt(request), BigInt(argument));
 }
 
-/** fsync(2) off this thread; false where it failed (errno is lost). */
-export async function fsyncAsync(fd: number): Promise<boolean> {
-  return await symbols().fsyncAsync(fd) === 0;
+/** The kernel's NBD client by netlink; undefined where there is none, or not in this container. */
+export function openNbdFamily(): GenericNetlink | undefined {
+  try {
+    return new GenericNetlink(NBD_GENL.NAME, NBD_GENL.VERSION);
+  } catch (error) {
+    if (error instanceof SystemError && error.errno === ERRNO.ENOENT) return undefined;
+    throw error;
+  }
 }
 
 function indexAttribute(index: number): Attribute {

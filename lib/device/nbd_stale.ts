@@ -1,0 +1,49 @@
+/**
+ * NBD devices whose owner was killed: the kernel keeps those, failing all new I/O, until somebody
+ * takes them away.
+ *
+ * A device that is attached by netlink shows its owner in /sys/block/nbdN/backend (Linux 5.14). One
+ * that is attached by ioctl goes away with its owner by itself.
+ *
+ * @module
+ */
+import {
+  disconnectAttributes,
+  NBD_CMD,
+  openNbdFamily,
+  statusAttributes,
+  statusDevices,
+} from "../../ffi/nbd.ts";
+import { isOwnerGone } from "./owner.ts";
+import { readAttribute } from "./sysfs.ts";
+
+/** A device of telemap's whose owner is gone. */
+export interface StaleNbd {
+  /** N of /dev/nbdN. */
+  index: number;
+  /** The device. */
+  path: string;
+}
+
+/** The devices whose owners are gone; none where the kernel's NBD client cannot be reached. */
+export async function findStaleNbd(): Promise<StaleNbd[]> {
+  using netlink = openNbdFamily();
+  if (netlink === undefined) return [];
+  const [answer] = await netlink.request(NBD_CMD.STATUS, statusAttributes());
+  return statusDevices(answer)
+    .filter(({ index }) => isOwnerGone(readAttribute(`/sys/block/nbd${index}/backend`) ?? ""))
+    .map(({ index }) => ({ index, path: `/dev/nbd${index}` }));
+}
+
+/**
+ * Takes the devices of dead owners away, which fails the I/O that still waits for them, and answers
+ * which. Throws {@linkcode SystemError} (EPERM without CAP_SYS_ADMIN, where there are some).
+ */
+export async function sweepStaleNbd(): Promise<StaleNbd[]> {
+  const stale = await findStaleNbd();
+  using netlink = stale.length === 0 ? undefined : openNbdFamily();
+  for (const { index } of stale) {
+    await netlink?.request(NBD_CMD.DISCONNECT, disconnectAttributes(index));
+  }
+  return stale;
+}
