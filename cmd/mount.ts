@@ -1,0 +1,72 @@
+/**
+ * `telemap mount`: makes a region appear on this host until it is stopped.
+ *
+ * @module
+ */
+import { type DirectMount, formatSize, mountDirect } from "../mod.ts";
+import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
+import { StopSignals } from "./stop_signals.ts";
+import { readToken, TOKEN_OPTION } from "./token.ts";
+
+/** See the module. */
+export const mount: Command = defineCommand({
+  name: "mount",
+  summary: "Mount a region on this host",
+  description: "The region appears as a block device (nbd, loop) or as a file (fuse), until " +
+    "SIGINT or SIGTERM.\nThen it is flushed and taken away. auto takes the best device that is " +
+    "there; see telemap doctor.\nWith --json it prints one line for each event, first\n" +
+    '{"event":"ready","device":"loop","path":"/dev/loop3","size":268435456}',
+  operands: [{ name: "BACKEND", help: "URL of the region", value: "url" }],
+  options: {
+    device: {
+      help: "what it appears as",
+      value: ["auto", "nbd", "fuse", "loop"],
+      default: "auto",
+    },
+    at: { help: "directory where the fuse file appears", value: "path", label: "PATH" },
+    "read-only": { help: "refuse writes" },
+    "token-file": TOKEN_OPTION,
+    json: JSON_OPTION,
+  },
+  examples: [
+    {
+      call: "telemap mount telemap://127.0.0.1:4100",
+      does: "as the best device that this host has",
+    },
+    {
+      call: "telemap mount 'nbd+unix:///?socket=/tmp/region.sock' --device fuse --at /mnt/region",
+      does: "an export of any NBD server, as a file in /mnt/region",
+    },
+  ],
+  async run([backend], options) {
+    using stop = new StopSignals();
+    const token = await readToken(options["token-file"]);
+    const mounted = await mountDirect({
+      backend: backend!,
+      as: "path",
+      device: options.device,
+      readOnly: options["read-only"],
+      ...(options.at !== undefined && { at: options.at }),
+      ...(token !== undefined && { token }),
+    });
+    let lost: Error | undefined;
+    try {
+      console.log(options.json ? JSON.stringify(readyEvent(mounted)) : readyLine(mounted));
+      lost = await Promise.race([mounted.closed, stop.received.then(() => undefined)]);
+    } finally {
+      // What took the device away is the error to tell of; that it cannot be flushed follows.
+      await mounted.close().catch((error) => lost ??= error);
+    }
+    if (lost !== undefined) throw lost;
+    if (options.json) console.log(JSON.stringify({ event: "closed" }));
+  },
+});
+
+function readyEvent({ device, path, size, durable, readOnly, reason }: DirectMount) {
+  return { event: "ready", device, path, size, durable, readOnly, reason };
+}
+
+function readyLine({ device, path, size, durable, reason }: DirectMount): string {
+  const line = `Mounted ${formatSize(size)} at ${path} by ${device}: ${reason}`;
+  return durable ? line : `${line}\nThe store behind it does not survive a loss of power`;
+}
