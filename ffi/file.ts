@@ -31,6 +31,7 @@ export const FALLOC = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 0x10 } as const
 export const LOCK = { SH: 1, EX: 2, NB: 4, UN: 8 } as const;
 
 const RWF_NOWAIT = 8;
+const KERNEL_TEXT_STEP = 64 << 10;
 
 const symbols = libc({
   // int open(const char *pathname, int flags, mode_t mode)
@@ -103,6 +104,27 @@ export function pwrite(fd: number, buffer: Uint8Array, offset: number): number {
  */
 export function preadCached(fd: number, iov: Uint8Array, count: number, offset: number): number {
   return symbols().preadv2(fd, iov as BufferSource, count, BigInt(offset), RWF_NOWAIT);
+}
+
+/**
+ * The text of a file that the kernel makes as it is read (/proc, /sys), by a plain descriptor: the
+ * runtime opens nothing there without full permission. Throws {@linkcode SystemError}.
+ */
+export function readKernelText(path: string): string {
+  const fd = open(path, O.RDONLY);
+  try {
+    const decoder = new TextDecoder();
+    const buffer = new Uint8Array(KERNEL_TEXT_STEP);
+    let text = "";
+    for (let offset = 0;;) {
+      const length = checked(pread(fd, buffer, offset), "read", path);
+      if (length === 0) return text + decoder.decode();
+      text += decoder.decode(buffer.subarray(0, length), { stream: true });
+      offset += length;
+    }
+  } finally {
+    close(fd);
+  }
 }
 
 /** lseek(2); answers the position, or -1 with errno set (ENXIO: no data after the offset). */

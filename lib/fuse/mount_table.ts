@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { readKernelText } from "../../ffi/file.ts";
 
 /** One line of the table. */
 export interface MountEntry {
@@ -18,7 +19,7 @@ export interface MountEntry {
 
 /** Reads the table. It waits for no file system. */
 export function readMountTable(): MountEntry[] {
-  return parseMountTable(Deno.readTextFileSync("/proc/self/mountinfo"));
+  return parseMountTable(readKernelText("/proc/self/mountinfo"));
 }
 
 /** The table in its text; later mounts come later. Lines of another form are left out. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { readKernelText } from "../../ffi/file.ts";
 
 const SIGKILL_BIT = 1n << 8n;
 
@@ -13,8 +14,9 @@ const SIGKILL_BIT = 1n << 8n;
 export function isBeingKilled(thread: number): boolean {
   if (thread === 0) return false;
   try {
-    const status = Deno.readTextFileSync(`/proc/${thread}/status`);
-    return pendingSignals(status).some((mask) => (mask & SIGKILL_BIT) !== 0n);
+    return pendingSignals(readKernelText(`/proc/${thread}/status`)).some((mask) =>
+      (mask & SIGKILL_BIT) !== 0n
+    );
   } catch {
     return false;
   }
