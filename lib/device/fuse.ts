@@ -6,15 +6,16 @@
  *
  * @module
  */
-import { close, closeAsync, fsyncAsync, O, openAsync } from "../../ffi/file.ts";
+import { close, closeAsync, fsyncAsync, O, openAsync, readKernelText } from "../../ffi/file.ts";
 import { UnsupportedError } from "../backend/errors.ts";
-import { deviceAt, mount, setReadAhead, unmount } from "../fuse/mount.ts";
+import { deviceAt, mount, unmount } from "../fuse/mount.ts";
 import { within } from "./deadline.ts";
 import type { Device, Probe } from "./device.ts";
 import { FLUSH_MS, lostWrites } from "./lost_writes.ts";
 import { type MountPoint, prepareMountPoint } from "./mount_point.ts";
 import { ownerTag } from "./owner.ts";
 import { commandExists, hasAdminCapability } from "./privilege.ts";
+import { writeAttribute } from "./sysfs.ts";
 
 /** What is to appear in the mount. */
 export interface ServedFile {
@@ -114,7 +115,9 @@ class MountedFile implements FuseDevice {
 
   /** Waits until the file is there. */
   async start(): Promise<void> {
-    setReadAhead(this.mountPoint, READ_AHEAD_KIB);
+    // Refused to users without privilege: then the kernel's default of 128 KiB stays.
+    const bdi = `/sys/class/bdi/${deviceAt(this.mountPoint)}`;
+    writeAttribute(`${bdi}/read_ahead_kb`, `${READ_AHEAD_KIB}`);
     const fd = await within(START_MS, openAsync(this.path, O.RDONLY));
     if (fd !== undefined && fd >= 0) return void await closeAsync(fd);
     await this.detach({ force: true });
@@ -186,7 +189,7 @@ export function probeFuse(): Probe {
 function supportsFuse(): boolean {
   try {
     Deno.lstatSync("/dev/fuse");
-    return /^nodev\tfuse$/m.test(Deno.readTextFileSync("/proc/filesystems"));
+    return /^nodev\tfuse$/m.test(readKernelText("/proc/filesystems"));
   } catch {
     return false;
   }

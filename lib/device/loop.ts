@@ -20,6 +20,7 @@ import type { Device, Probe } from "./device.ts";
 import { attachFuse, type AttachFuseOptions, type FuseDevice, probeFuse } from "./fuse.ts";
 import { FLUSH_MS, lostWrites } from "./lost_writes.ts";
 import { hasAdminCapability } from "./privilege.ts";
+import { readAttribute } from "./sysfs.ts";
 
 /** How {@linkcode attachLoop} attaches. */
 export interface AttachLoopOptions extends AttachFuseOptions {
@@ -202,12 +203,7 @@ export function boundFile(path: string): string | undefined {
 }
 
 function loopAttribute(path: string, name: string): string | undefined {
-  const device = path.slice("/dev/".length);
-  try {
-    return Deno.readTextFileSync(`/sys/block/${device}/loop/${name}`).trimEnd();
-  } catch {
-    return undefined;
-  }
+  return readAttribute(`/sys/block/${path.slice("/dev/".length)}/loop/${name}`);
 }
 
 /** Whether this user can attach a loop device here. */

@@ -3,12 +3,13 @@
  *
  * @module
  */
+import { readKernelText } from "../../ffi/file.ts";
 
 const CAP_SYS_ADMIN = 21n;
 
 /** Whether this process has CAP_SYS_ADMIN, which mounting and configuring devices take. */
 export function hasAdminCapability(): boolean {
-  const [, mask] = /^CapEff:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync("/proc/self/status")) ??
+  const [, mask] = /^CapEff:\s*([0-9a-f]+)$/m.exec(readKernelText("/proc/self/status")) ??
     [];
   return mask !== undefined && (BigInt(`0x${mask}`) >> CAP_SYS_ADMIN & 1n) === 1n;
 }

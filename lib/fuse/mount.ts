@@ -5,7 +5,7 @@
  */
 import { ERRNO, SystemError } from "../../ffi/errno.ts";
 import { MNT, mountFuse, MS_FLAG, openFuse, unmount as unmount2 } from "../../ffi/fuse.ts";
-import { close, makeInheritable, setNonblocking } from "../../ffi/file.ts";
+import { close, makeInheritable, O, open, pwrite, setNonblocking } from "../../ffi/file.ts";
 import { socketpair } from "../../ffi/socket.ts";
 import { receiveDescriptors } from "../../ffi/socket_message.ts";
 import { TelemapError } from "../backend/errors.ts";
@@ -66,8 +66,10 @@ export async function unmount(mountPoint: string, { force = false } = {}): Promi
 export function abortConnection(device: string): boolean {
   const [, minor] = device.split(":");
   try {
-    Deno.writeTextFileSync(`/sys/fs/fuse/connections/${minor}/abort`, "1", { create: false });
-    return true;
+    const fd = open(`/sys/fs/fuse/connections/${minor}/abort`, O.WRONLY);
+    const written = pwrite(fd, new Uint8Array([0x31]), 0);
+    close(fd);
+    return written === 1;
   } catch {
     return false;
   }
@@ -83,20 +85,6 @@ export function deviceAt(mountPoint: string): string | undefined {
   return readMountTable().findLast((entry) =>
     entry.mountPoint === mountPoint && entry.type === `fuse.${SUBTYPE}`
   )?.device;
-}
-
-/**
- * Lets the kernel read further ahead of a sequential reader than its default of 128 KiB; answers
- * whether it was permitted. The server's own limit holds as well.
- */
-export function setReadAhead(mountPoint: string, kibibytes: number): boolean {
-  const device = deviceAt(mountPoint);
-  try {
-    Deno.writeTextFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, `${kibibytes}`);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Options of fuse(8) that both ways of mounting take. */
