@@ -16,7 +16,7 @@ export const copy: Command = defineCommand({
   summary: "Copy a region to another",
   description:
     "Holes stay holes, and chunks of zeroes become holes. A target memory:, or a file: or " +
-    "dir: that\nis not there yet, needs no size: it gets that of the source. Nobody else may write " +
+    "dir: that is not there yet, needs no size: it gets that of the source. Nobody else may write " +
     "to either meanwhile.",
   operands: [
     { name: "SOURCE", help: "URL of the region to copy", value: "url" },

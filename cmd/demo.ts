@@ -29,8 +29,8 @@ export const demo: Command = defineCommand({
   summary: "Serve a region, mount it here, write to it and verify it",
   description:
     "One process serves a region in memory at a free port of 127.0.0.1; this one mounts " +
-    "it by the best\ndevice of this host, writes, mounts again, reads, and compares checksums. " +
-    "Without any device it goes\nthrough the client in user space alone. Nothing is left behind.",
+    "it by the best device of this host, writes, mounts again, reads, and compares checksums. " +
+    "Without any device it goes through the client in user space alone. Nothing is left behind.",
   operands: [],
   options: {
     size: { help: "bytes of the region", value: "size", label: "SIZE", default: "256MiB" },

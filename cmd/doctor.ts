@@ -4,6 +4,7 @@
  * @module
  */
 import { type Probe, probeHost, sweepStale } from "../mod.ts";
+import { listStale } from "../lib/device/probe.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 
 /** See the module. */
@@ -21,17 +22,15 @@ export const doctor: Command = defineCommand({
     { call: "telemap doctor --clean", does: "after a crash" },
   ],
   async run(_operands, options) {
-    const cleaned = options.clean ? await sweepStale() : undefined;
-    const probes = await probeHost();
-    if (options.json) {
-      return console.log(JSON.stringify(cleaned === undefined ? { probes } : { probes, cleaned }));
-    }
+    const cleaned = options.clean ? await sweepStale() : [];
+    const probes = probeHost();
+    const stale = await listStale();
+    if (options.json) return console.log(JSON.stringify({ probes, stale, cleaned }));
     console.log(probes.map(describe).join("\n"));
-    if (cleaned === undefined) return;
-    const list = cleaned.length === 0
-      ? "nothing was left behind"
-      : `took away ${cleaned.join(", ")}`;
-    console.log(`Cleaned: ${list}`);
+    if (cleaned.length > 0) console.log(`Took away what was left behind: ${cleaned.join(", ")}`);
+    if (stale.length === 0) return;
+    const clean = options.clean ? "and is still in use" : "telemap doctor --clean takes it away";
+    console.log(`Left behind by dead processes: ${stale.join(", ")}; ${clean}`);
   },
 });
 

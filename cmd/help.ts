@@ -7,6 +7,9 @@ import { UsageError } from "../lib/backend/errors.ts";
 import { type Command, defineCommand, type Option } from "./command.ts";
 import { URL_FORMS } from "./url_forms.ts";
 
+/** Columns of running text. */
+const WIDTH = 88;
+
 /** The help of the whole program. */
 export function programHelp(commands: readonly Command[]): string {
   return [
@@ -28,7 +31,7 @@ export function programHelp(commands: readonly Command[]): string {
 /** The help of one command. */
 export function commandHelp(command: Command): string {
   const lines = [`${command.summary}.`];
-  if (command.description !== "") lines.push("", command.description);
+  if (command.description !== "") lines.push("", ...wrap(command.description));
   lines.push("", `Usage: ${usage(command)}`);
   if (command.operands.length > 0) {
     lines.push("", "Operands:", ...columns(command.operands.map((one) => [one.name, one.help])));
@@ -64,6 +67,19 @@ function optionHelp(option: Option): string {
   if (option.many) notes.push("may be repeated");
   if (option.default !== undefined) notes.push(`default ${option.default}`);
   return notes.length === 0 ? option.help : `${option.help} (${notes.join("; ")})`;
+}
+
+/** The lines of a text, broken at blanks where they are too long. */
+function wrap(text: string): string[] {
+  return text.split("\n").flatMap((paragraph) => {
+    const lines = [""];
+    for (const word of paragraph.split(" ")) {
+      const longer = lines.at(-1) === "" ? word : `${lines.at(-1)} ${word}`;
+      if (longer.length > WIDTH && lines.at(-1) !== "") lines.push(word);
+      else lines[lines.length - 1] = longer;
+    }
+    return lines;
+  });
 }
 
 function columns(rows: readonly (readonly [string, string])[]): string[] {

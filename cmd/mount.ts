@@ -13,7 +13,7 @@ export const mount: Command = defineCommand({
   name: "mount",
   summary: "Mount a region on this host",
   description: "The region appears as a block device (nbd, loop) or as a file (fuse), until " +
-    "SIGINT or SIGTERM.\nThen it is flushed and taken away. auto takes the best device that is " +
+    "SIGINT or SIGTERM. Then it is flushed and taken away. auto takes the best device that is " +
     "there; see telemap doctor.\nWith --json it prints one line for each event, first\n" +
     '{"event":"ready","device":"loop","path":"/dev/loop3","size":268435456}',
   operands: [{ name: "BACKEND", help: "URL of the region", value: "url" }],

@@ -13,7 +13,7 @@ export const serve: Command = defineCommand({
   name: "serve",
   summary: "Serve a region to the network",
   description: "Serves nbd addresses to any NBD client and telemap addresses to telemap, until " +
-    "SIGINT or SIGTERM.\nThen it answers what is in hand, flushes and ends.\n" +
+    "SIGINT or SIGTERM. Then it answers what is in hand, flushes and ends.\n" +
     "With --json it prints one line for each address that is ready:\n" +
     '{"event":"listening","url":"nbd://127.0.0.1:10809","size":268435456,"durable":false}',
   operands: [{ name: "BACKEND", help: "URL of the region", value: "url" }],
@@ -53,7 +53,7 @@ export const serve: Command = defineCommand({
     },
     {
       call: "telemap serve 'file:/srv/region?size=10GiB' --listen telemap://0.0.0.0:4100 " +
-        "--token-file /etc/telemap.token",
+        "--token-file token.txt",
       does: "a region in a file, for telemap on other hosts",
     },
   ],
