@@ -97,6 +97,7 @@ export interface SystemErrorOptions {
 
 /** A system call failed: which one, on what, with which errno, and what to do next. */
 export class SystemError extends Error {
+  /** `SystemError`. */
   override readonly name = "SystemError";
   /** The call that failed. */
   readonly syscall: string;

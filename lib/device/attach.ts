@@ -1,0 +1,122 @@
+/**
+ * Chooses a device and attaches a hosted backend by it.
+ *
+ * @module
+ */
+import { UnsupportedError, UsageError } from "../backend/errors.ts";
+import type { BackendHost } from "../host/host.ts";
+import type { Device, DeviceChoice, DeviceKind, Probe } from "./device.ts";
+import { attachFuse } from "./fuse.ts";
+import { attachLoop } from "./loop.ts";
+import { attachNbd } from "./nbd.ts";
+import { PROBES, sweepStale } from "./probe.ts";
+
+/** How {@linkcode attach} attaches. */
+export interface AttachOptions {
+  /** The device, or `auto`. */
+  choice: DeviceChoice;
+  /** Whether a block device is wanted, or a file or slice, which go through fewer layers as FUSE. */
+  as: "path" | "file" | "slice";
+  /** Whether it may only be read. */
+  readOnly: boolean;
+  /** The directory of the FUSE file; chosen unless told. */
+  at?: string | undefined;
+}
+
+/** What {@linkcode attach} made, and why that. */
+export interface Attached {
+  /** The device. */
+  device: Device;
+  /** Why this kind. */
+  reason: string;
+}
+
+const SECTOR = 512;
+
+/**
+ * Attaches, after devices that dead processes left behind were cleaned up.
+ *
+ * @throws {UsageError} the device cannot be what the options ask for.
+ * @throws {UnsupportedError} this host has no such device; the message says why and what to do.
+ */
+export async function attach(host: BackendHost, options: AttachOptions): Promise<Attached> {
+  await sweepStale();
+  const { kind, reason } = chooseDevice(options, host.facts.size);
+  if (kind === "nbd" && options.at !== undefined) {
+    throw new UsageError("Cannot choose where an nbd device appears", {
+      hint: "leave out the place, or use the fuse or loop device",
+    });
+  }
+  return { device: await attachKind(host, kind, options), reason };
+}
+
+async function attachKind(
+  host: BackendHost,
+  kind: DeviceKind,
+  { readOnly, at }: AttachOptions,
+): Promise<Device> {
+  const { size } = host.facts;
+  if (kind === "nbd") {
+    return await attachNbd({
+      size,
+      readOnly,
+      serve: (fd, flags, onDetached) => host.serveNbd(fd, flags, onDetached),
+    });
+  }
+  const file = {
+    readOnly,
+    at,
+    serve: (
+      fd: number,
+      served: { fileName: string; readOnly: boolean },
+      onDetached: (error: Error | undefined) => void,
+    ) => host.serveFuse(fd, served, onDetached),
+  };
+  return kind === "fuse" ? await attachFuse(file) : await attachLoop({ ...file, size });
+}
+
+/** The device for a choice on this host. Throws as {@linkcode attach} does. */
+export function chooseDevice(
+  options: AttachOptions,
+  size: number,
+): { kind: DeviceKind; reason: string } {
+  const { choice } = options;
+  if (choice !== "auto") {
+    const probe = PROBES[choice]();
+    if (probe.available) return { kind: choice, reason: "it was asked for" };
+    throw new UnsupportedError(`Cannot use the ${choice} device as ${probe.reason}`, fixOf(probe));
+  }
+  const refusals: string[] = [];
+  for (const kind of preference(options)) {
+    const refusal = refusalOf(kind, options, size);
+    if (refusal === undefined) return { kind, reason: reasonFor(refusals) };
+    refusals.push(`${kind}: ${refusal}`);
+  }
+  throw new UnsupportedError(`Cannot mount on this host (${refusals.join("; ")})`, {
+    hint: "telemap doctor says how to mend it",
+  });
+}
+
+/** Kinds from best to worst: one layer and the kernel's own client first. */
+function preference({ as, at }: AttachOptions): DeviceKind[] {
+  if (as !== "path") return ["fuse", "nbd", "loop"];
+  return at === undefined ? ["nbd", "loop", "fuse"] : ["loop", "fuse"];
+}
+
+function refusalOf(kind: DeviceKind, { as }: AttachOptions, size: number): string | undefined {
+  const block = kind !== "fuse";
+  if (block && (size === 0 || size % SECTOR !== 0)) {
+    return `a block device cannot have ${size} bytes`;
+  }
+  const probe = PROBES[kind]();
+  if (!probe.available) return probe.reason;
+  return as === "slice" && size === 0 ? "nothing can be mapped of 0 bytes" : undefined;
+}
+
+function reasonFor(refusals: readonly string[]): string {
+  return refusals.length === 0 ? "the best there is" : `the best left (${refusals.join("; ")})`;
+}
+
+function fixOf({ fix }: Probe): { hint?: string } {
+  return fix === undefined ? {} : { hint: fix };
+}

@@ -1,0 +1,59 @@
+/**
+ * telemap: mount, synchronise and migrate memory regions over a network.
+ *
+ * A region is a flat range of bytes in some store. Open one by URL, serve it, and mount it on any
+ * host as a block device, a file or a byte slice:
+ *
+ * ```ts no-eval
+ * import { mountDirect, serve } from "./mod.ts";
+ *
+ * // On one host
+ * await using server = await serve("file:/srv/region?size=1GiB", "telemap://127.0.0.1:4100");
+ *
+ * // On another
+ * await using mount = await mountDirect({ backend: server.url, as: "slice" });
+ * mount.bytes[0] = 42;
+ * await mount.sync();
+ * ```
+ *
+ * @module
+ */
+export { SystemError, type SystemErrorOptions } from "./ffi/errno.ts";
+export type {
+  Awaitable,
+  Backend,
+  Extent,
+  SharedBackend,
+  ZeroOptions,
+} from "./lib/backend/backend.ts";
+export {
+  ClosedError,
+  ConnectionError,
+  DeadlineError,
+  IntegrityError,
+  ProtocolError,
+  ReadOnlyError,
+  RemoteError,
+  TelemapError,
+  type TelemapErrorOptions,
+  UnsupportedError,
+  UsageError,
+} from "./lib/backend/errors.ts";
+export { formatSize, parseSize } from "./lib/backend/size.ts";
+export type { DeviceChoice, DeviceKind, Probe } from "./lib/device/device.ts";
+export { probeHost, sweepStale } from "./lib/device/probe.ts";
+export {
+  copyBackend,
+  type CopyOptions,
+  type CopyProgress,
+  type CopyResult,
+} from "./lib/host/copy.ts";
+export { openBackend, type OpenOptions } from "./lib/host/open_backend.ts";
+export { serve, type ServeOptions, type Server } from "./lib/host/serve.ts";
+export type { BackendModule, BackendSource, OpenBackend } from "./lib/host/source.ts";
+export {
+  type DirectMount,
+  type DirectMountOptions,
+  mountDirect,
+  type MountForm,
+} from "./lib/mount/direct.ts";
