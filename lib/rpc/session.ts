@@ -41,7 +41,11 @@ export class WireSession implements Protocol {
   #hello: ClientHello | undefined;
   #transmission: Transmission | undefined;
   #ended = false;
-  #fenced: (() => void) | undefined;
+  /** Waits until the connection whose place it takes is over. */
+  #joining = false;
+  #shuttingDown = false;
+  /** Called when the backend is done with this connection's requests. */
+  #onceOver: (() => void)[] = [];
 
   /** Waits for a hello on `channel`. */
   constructor(channel: Channel, server: WireServer) {
@@ -58,13 +62,18 @@ export class WireSession implements Protocol {
     return this.#hello?.attempt ?? 0;
   }
 
-  /** Takes no further request, and calls back when those in hand are over. */
+  /** Drops the connection, and calls back when the backend is done with its requests. */
   fence(over: () => void): void {
     this.#end();
-    if (this.#transmission?.busy !== true) return over();
-    // A third connection may come while the second waits for the first.
-    const before = this.#fenced;
-    this.#fenced = before === undefined ? over : () => (before(), over());
+    this.#onceOver.push(over);
+    this.#settled();
+  }
+
+  /** Takes no further request, answers those in hand, then closes. */
+  shutdown(): void {
+    this.#shuttingDown = true;
+    this.#transmission?.stop();
+    this.#settled();
   }
 
   receive(): void {
@@ -121,13 +130,16 @@ export class WireSession implements Protocol {
     if ((hello.features & FEATURE.CRC32) === 0) throw new ProtocolError("No checksum in common");
     const found = this.#server.find(hello);
     if ("code" in found) return this.#refuse(found);
+    this.#joining = true;
     if (!this.#server.join(hello, this, () => this.#welcome(hello, found))) {
+      this.#joining = false;
       this.#refuse({ code: ERRNO.ESTALE, message: "A later connection took this one's place" });
     }
   }
 
   #welcome(hello: ClientHello, target: WireExport): void {
-    if (this.#ended) return;
+    this.#joining = false;
+    if (this.#ended) return this.#settled();
     const { backend, region, instance } = target;
     const readOnly = target.readOnly || backend.readOnly;
     const features = hello.features & (FEATURE.CRC32 | FEATURE.ZSTD);
@@ -143,11 +155,18 @@ export class WireSession implements Protocol {
     this.#transmission = new Transmission(this.#channel, {
       ...{ backend, readOnly, ...limits },
       again: () => this.receive(),
-      idle: () => this.#fenced?.(),
+      settled: () => this.#settled(),
       bye: () => this.#end(),
     });
     this.#channel.flush();
     this.receive();
+  }
+
+  #settled(): void {
+    if (!this.#joining && this.#transmission?.working !== true) {
+      for (const over of this.#onceOver.splice(0)) over();
+    }
+    if (this.#shuttingDown && this.#transmission?.busy !== true) this.#end();
   }
 
   #refuse(refusal: Refusal, error?: Error): void {

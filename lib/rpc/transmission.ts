@@ -49,8 +49,8 @@ export interface TransmissionOptions {
   inFlightMax: number;
   /** Calls {@linkcode Transmission.receive} again and treats what it throws. */
   again: () => void;
-  /** The last request that the backend had in hand is over. */
-  idle: () => void;
+  /** A request that the backend had in hand is over, or replies that waited are sent. */
+  settled: () => void;
   /** The client says that its session is over. */
   bye: () => void;
 }
@@ -72,7 +72,8 @@ export class Transmission {
   #inFlight = 0;
   #inFlightBytes = 0;
   #paused = false;
-  #ended = false;
+  #stopped = false;
+  #closed = false;
 
   /** Serves requests that arrive on `channel`. */
   constructor(channel: Channel, options: TransmissionOptions) {
@@ -82,25 +83,37 @@ export class Transmission {
   }
 
   /** Whether the backend has a request in hand. */
-  get busy(): boolean {
+  get working(): boolean {
     return this.#inFlight > 0;
+  }
+
+  /** Whether a reply is still to come. */
+  get busy(): boolean {
+    return this.#inFlight > 0 || this.#waiting.length > 0;
   }
 
   /** Performs the whole requests that came. Throws {@linkcode ProtocolError}. */
   receive(): void {
-    while (!this.#ended && this.#takeRequest());
+    while (!this.#stopped && this.#takeRequest());
+  }
+
+  /** Performs nothing more; what is in hand is answered. */
+  stop(): void {
+    this.#stopped = true;
   }
 
   /** Sends what waited for room. */
   sendWaiting(): void {
     while (this.#waiting.length > 0 && this.#channel.hasRoom()) this.#waiting.shift()!.send();
+    this.#options.settled();
   }
 
   /** The connection is gone. */
   closed(): void {
-    this.#ended = true;
+    this.#stopped = this.#closed = true;
     for (const reply of this.#waiting) reply.drop();
     this.#waiting.length = 0;
+    this.#options.settled();
   }
 
   /** Takes one request out of the input, if a whole one is there and may be begun. */
@@ -155,7 +168,7 @@ export class Transmission {
       case TYPE.PING:
         return this.#acknowledge(type, id, offset, length);
       case TYPE.BYE:
-        this.#ended = true;
+        this.#stopped = true;
         return this.#options.bye();
       default:
         throw new UnsupportedError(`Cannot perform a request of type ${type}`);
@@ -334,13 +347,11 @@ export class Transmission {
     this.#inFlight--;
     this.#inFlightBytes -= bytes;
     this.#channel.endAsync();
-    if (this.#ended) {
-      reply.drop();
-      if (this.#inFlight === 0) this.#options.idle();
-      return;
-    }
-    if (this.#waiting.length === 0 && this.#channel.hasRoom()) reply.send();
+    if (this.#closed) reply.drop();
+    else if (this.#waiting.length === 0 && this.#channel.hasRoom()) reply.send();
     else this.#waiting.push(reply);
+    this.#options.settled();
+    if (this.#closed) return;
     if (this.#paused && !this.#overLimit()) {
       this.#paused = false;
       this.#channel.resume();

@@ -136,6 +136,9 @@ const TWO_32 = 0x1_0000_0000;
 const EXTENT_BYTES = 16;
 const EXTENT_HOLE = 1, EXTENT_ZERO = 2;
 
+/** Bytes of the largest payload of an EXTENTS reply. */
+export const EXTENTS_BYTES_MAX = LIMIT.EXTENTS * EXTENT_BYTES;
+
 /** A frame header, decoded. One object is used again and again. */
 export class Frame {
   /** Bytes of payload after the header. */

@@ -1,0 +1,287 @@
+/**
+ * A region on a server of the native wire, as a backend.
+ *
+ * @module
+ */
+import { type Awaitable, type Backend, checkRange, checkWritable } from "../backend/backend.ts";
+import type { Extent, ZeroOptions } from "../backend/backend.ts";
+import { ClosedError, IntegrityError, UsageError } from "../backend/errors.ts";
+import { appendExtent } from "../backend/extents.ts";
+import { settleAll } from "../backend/settle.ts";
+import { FlushLedger } from "../nbd/flush_ledger.ts";
+import { type Address, formatAddress, parseAddress } from "../net/address.ts";
+import type { CompressionMode } from "./compression.ts";
+import { ID_BYTES, type ServerHello } from "./hello.ts";
+import { WireLane } from "./lane.ts";
+import { WireRequest } from "./request.ts";
+import { FLAG, LANE, type Lane, LIMIT, TYPE } from "./wire.ts";
+
+/** How {@linkcode connectTelemap} connects. */
+export interface ConnectTelemapOptions {
+  /** What the server wants to see. */
+  token?: string | undefined;
+  /** A file that holds it; white space around it does not count. */
+  tokenFile?: string | undefined;
+  /** Milliseconds for connecting and the hello; default 10 000. */
+  connectTimeout?: number | undefined;
+  /** Milliseconds that a server may be silent while it owes an answer; default 30 000. */
+  requestTimeout?: number | undefined;
+  /**
+   * What becomes of a request when the server cannot be reached: "wait" (default) keeps it for as
+   * long as it takes, "error" rejects it with `DeadlineError` after the request timeout.
+   */
+  onLoss?: "wait" | "error" | undefined;
+  /** When contents are compressed; `auto` (the default): where it is faster. */
+  compression?: CompressionMode | undefined;
+  /** Takes a line for people when the server is lost or found again; default `console.warn`. */
+  log?: ((line: string) => void) | undefined;
+}
+
+/** Reads and writes up to this size are urgent: larger transfers do not hold them up. */
+const URGENT_BYTES = 64 << 10;
+/** Larger reads and writes are cut in pieces of this size, many of which are in flight. */
+const PIECE_BYTES = 1 << 20;
+/** Runs of one answer about extents; the rest of the range counts as data. */
+const EXTENTS_MOST = 1 << 20;
+
+/**
+ * Connects to an export of a telemap server.
+ *
+ * ```ts no-eval
+ * await using region = await connectTelemap("telemap://127.0.0.1:4100", { tokenFile: "token" });
+ * const bytes = new Uint8Array(4096);
+ * await region.readAt(bytes, 0);
+ * ```
+ *
+ * @param url `telemap://HOST:PORT/NAME` or `telemap+unix:///NAME?socket=PATH`; the parameter
+ * `token-file` stands for the option.
+ * @throws {UsageError} The URL or the token is not well-formed.
+ * @throws {ConnectionError | DeadlineError} There is no server there.
+ * @throws {ProtocolError} It does not speak the native wire, or no version that this side does.
+ * @throws {RemoteError} It refuses: EACCES (token), ENOENT (no such export).
+ */
+export async function connectTelemap(
+  url: string | URL,
+  options: ConnectTelemapOptions = {},
+): Promise<RemoteBackend> {
+  const parsed = parseAddress(url, ["token-file"]);
+  const { params, ...rest } = parsed;
+  const address: Address = { ...rest, params: new Map() };
+  if (address.protocol !== "telemap") {
+    throw new UsageError(`Cannot speak the native wire with ${formatAddress(address)}`, {
+      hint: "expected an address of the form telemap://HOST:PORT/NAME",
+    });
+  }
+  const file = options.tokenFile ?? params.get("token-file");
+  const token = options.token ?? (file === undefined ? "" : (await Deno.readTextFile(file)).trim());
+  if (new TextEncoder().encode(token).length > LIMIT.TOKEN) {
+    throw new UsageError(`Cannot use a token of more than ${LIMIT.TOKEN} bytes`);
+  }
+  return await RemoteBackend.connect(address, token, options);
+}
+
+/** See {@linkcode connectTelemap}. */
+export class RemoteBackend implements Backend {
+  readonly #url: string;
+  readonly #log: (line: string) => void;
+  readonly #ledger = new FlushLedger();
+  readonly #urgent: WireLane;
+  readonly #bulk: WireLane;
+  readonly #lost = new Set<WireLane>();
+  #server: ServerHello | undefined;
+  #piece = PIECE_BYTES;
+  #closing: Promise<void> | undefined;
+
+  /** Connects; {@linkcode connectTelemap} is the way in. */
+  static async connect(
+    address: Address,
+    token: string,
+    options: ConnectTelemapOptions,
+  ): Promise<RemoteBackend> {
+    const backend = new RemoteBackend(address, token, options);
+    await backend.#urgent.connect();
+    const { blockSize, payloadMax } = backend.#server!;
+    const most = Math.max(Math.min(PIECE_BYTES, payloadMax), blockSize);
+    backend.#piece = most - most % blockSize;
+    backend.#bulk.start();
+    return backend;
+  }
+
+  private constructor(address: Address, token: string, options: ConnectTelemapOptions) {
+    const {
+      connectTimeout = 10_000,
+      requestTimeout = 30_000,
+      onLoss = "wait",
+      compression = "auto",
+    } = options;
+    this.#url = formatAddress(address);
+    this.#log = options.log ?? console.warn;
+    const session = crypto.getRandomValues(new Uint8Array(ID_BYTES));
+    const lane = (number: Lane) =>
+      new WireLane({
+        ...{ address, url: this.#url, lane: number, session, token, compression },
+        ...{ connectTimeout, requestTimeout },
+        keepWaiting: onLoss === "wait",
+        ledger: this.#ledger,
+        onConnected: (server, lane) => this.#connected(server, lane),
+        onLost: (reason, lane) => this.#connectionLost(reason, lane),
+      });
+    this.#urgent = lane(LANE.URGENT);
+    this.#bulk = lane(LANE.BULK);
+  }
+
+  get size(): number {
+    return this.#server!.size;
+  }
+
+  get blockSize(): number {
+    return this.#server!.blockSize;
+  }
+
+  get durable(): boolean {
+    return this.#server!.durable;
+  }
+
+  get readOnly(): boolean {
+    return this.#server!.readOnly;
+  }
+
+  readAt(buffer: Uint8Array, offset: number): Awaitable<void> {
+    this.#check(offset, buffer.length);
+    return this.#transfer(TYPE.READ, buffer, offset);
+  }
+
+  writeAt(buffer: Uint8Array, offset: number): Awaitable<void> {
+    this.#check(offset, buffer.length);
+    checkWritable(this);
+    if (this.#uncertain()) {
+      return this.#makeCertain().then(() => this.#transfer(TYPE.WRITE, buffer, offset));
+    }
+    return this.#transfer(TYPE.WRITE, buffer, offset);
+  }
+
+  flush(): Promise<void> {
+    this.#check(0, 0);
+    const request = new WireRequest(TYPE.FLUSH, 0, 0);
+    request.mark = this.#ledger.mark;
+    return this.#bulk.submit(request);
+  }
+
+  async zero(offset: number, length: number, options: ZeroOptions = {}): Promise<void> {
+    await this.#change(TYPE.ZERO, offset, length, options.allocate === true ? FLAG.ALLOCATE : 0);
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    await this.#change(TYPE.DISCARD, offset, length, 0);
+  }
+
+  async extents(offset: number, length: number): Promise<Extent[]> {
+    this.#check(offset, length);
+    const extents: Extent[] = [];
+    const end = offset + length;
+    while (offset < end) {
+      if (extents.length >= EXTENTS_MOST) {
+        appendExtent(extents, { offset, length: end - offset, hole: false, zero: false });
+        break;
+      }
+      const request = new WireRequest(TYPE.EXTENTS, offset, end - offset);
+      await this.#bulk.submit(request);
+      for (const extent of request.extents) {
+        appendExtent(extents, extent);
+        offset += extent.length;
+      }
+    }
+    return extents;
+  }
+
+  /** Milliseconds to the server and back, on the urgent lane, now. */
+  async roundTrip(): Promise<number> {
+    this.#check(0, 0);
+    const start = performance.now();
+    await this.#urgent.submit(new WireRequest(TYPE.PING, 0, 0));
+    return performance.now() - start;
+  }
+
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all([this.#urgent.close(), this.#bulk.close()]);
+  }
+
+  #check(offset: number, length: number): void {
+    if (this.#closing !== undefined) {
+      throw new ClosedError("Cannot use a backend that is closed");
+    }
+    checkRange(this.size, offset, length);
+  }
+
+  #transfer(type: number, buffer: Uint8Array, offset: number): Awaitable<void> {
+    const { length } = buffer;
+    if (length === 0) return;
+    const lane = length <= URGENT_BYTES ? this.#urgent : this.#bulk;
+    if (length <= this.#piece) return lane.submit(new WireRequest(type, offset, length, buffer));
+    return this.#transferInPieces(type, buffer, offset);
+  }
+
+  async #transferInPieces(type: number, buffer: Uint8Array, offset: number): Promise<void> {
+    const pieces: Promise<void>[] = [];
+    for (let done = 0; done < buffer.length; done += this.#piece) {
+      const piece = buffer.subarray(done, done + this.#piece);
+      pieces.push(this.#bulk.submit(new WireRequest(type, offset + done, piece.length, piece)));
+    }
+    await settleAll(pieces);
+  }
+
+  async #change(type: number, offset: number, length: number, flags: number): Promise<void> {
+    this.#check(offset, length);
+    checkWritable(this);
+    if (length === 0) return;
+    if (this.#uncertain()) await this.#makeCertain();
+    await this.#bulk.submit(new WireRequest(type, offset, length, undefined, flags));
+  }
+
+  #uncertain(): boolean {
+    return this.#urgent.uncertain || this.#bulk.uncertain;
+  }
+
+  /** Waits until no change that was given up can be carried out any more. */
+  async #makeCertain(): Promise<void> {
+    const lanes = [this.#urgent, this.#bulk].filter((lane) => lane.uncertain);
+    await Promise.all(lanes.map((lane) => lane.submit(new WireRequest(TYPE.PING, 0, 0))));
+  }
+
+  #connected(server: ServerHello, lane: WireLane): void {
+    const before = this.#server;
+    if (before !== undefined && !sameRegion(before, server)) {
+      throw new IntegrityError(`${this.#url} has another region now`, {
+        hint: "mount it anew where that is what you want",
+      });
+    }
+    if (before !== undefined && !sameBytes(before.instance, server.instance)) {
+      this.#ledger.connectionLost();
+    }
+    this.#server = server;
+    if (this.#lost.delete(lane) && this.#lost.size === 0) {
+      this.#log(`Connected to ${this.#url} again`);
+    }
+  }
+
+  #connectionLost(reason: Error, lane: WireLane): void {
+    if (this.#lost.size === 0) this.#log(`Lost ${this.#url}, trying on: ${reason.message}`);
+    this.#lost.add(lane);
+  }
+}
+
+function sameRegion(a: ServerHello, b: ServerHello): boolean {
+  return a.size === b.size && a.blockSize === b.blockSize && sameBytes(a.region, b.region);
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.every((byte, index) => byte === b[index]);
+}
