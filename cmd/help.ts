@@ -46,14 +46,14 @@ export function commandHelp(command: Command): string {
   return lines.join("\n");
 }
 
-/** A call of the command in one line, e.g. `telemap info URL [--json]`. */
-export function usage(command: Command): string {
+/** A call of the command in one line, e.g. `telemap serve BACKEND --listen URL… [OPTION]…`. */
+function usage(command: Command): string {
   const operands = command.operands.map(({ name, optional }) => optional ? `[${name}]` : name);
-  const options = Object.entries(command.options).map(([name, option]) => {
-    const text = `${flag(name, option)}${option.many ? "…" : ""}`;
-    return option.required ? text : `[${text}]`;
-  });
-  return ["telemap", command.name, ...operands, ...options].join(" ");
+  const options = Object.entries(command.options);
+  const required = options.filter(([, option]) => option.required)
+    .map(([name, option]) => `${flag(name, option)}${option.many ? "…" : ""}`);
+  const others = options.length > required.length ? ["[OPTION]…"] : [];
+  return ["telemap", command.name, ...operands, ...required, ...others].join(" ");
 }
 
 function flag(name: string, option: Option): string {

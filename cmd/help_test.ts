@@ -24,7 +24,7 @@ Deno.test("a command's help says all that its table says", () => {
 
 It stays.
 
-Usage: telemap attach [BACKEND] --listen URL… [--device auto|nbd] [--json]
+Usage: telemap attach [BACKEND] --listen URL… [OPTION]…
 
 Operands:
   BACKEND  the region
@@ -49,10 +49,10 @@ Deno.test("the program's help lists every command", () => {
   }
 });
 
-Deno.test("every help fits a terminal of 100 columns, but for usage lines", () => {
+Deno.test("every help fits a terminal of 100 columns", () => {
   const texts = [programHelp(COMMANDS), ...COMMANDS.map(commandHelp)];
   const long = texts.flatMap((text) => text.split("\n"))
-    .filter((line) => line.length > 100 && !line.startsWith("Usage: "));
+    .filter((line) => line.length > 100);
   assertEquals(long, []);
 });
 
