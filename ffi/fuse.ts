@@ -17,7 +17,13 @@ const symbols = libc({
   //   const void *data)
   mount: { parameters: ["buffer", "buffer", "buffer", "usize", "buffer"], result: "i32" },
   // int umount2(const char *target, int flags)
-  umount2: { parameters: ["buffer", "i32"], result: "i32", nonblocking: true },
+  umount2: { parameters: ["buffer", "i32"], result: "i32" },
+  umount2Async: {
+    name: "umount2",
+    parameters: ["buffer", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
 });
 
 /** Opens `/dev/fuse`, nonblocking. Throws `SystemError` (ENOENT, EACCES, ENODEV: no FUSE here). */
@@ -67,5 +73,10 @@ export function mountFuse(options: FuseMountOptions): void {
  * lost). It may wait for dirty pages to be written to the server, unless FORCE breaks the connection.
  */
 export async function unmount(mountPoint: string, flags: number): Promise<boolean> {
-  return await symbols().umount2(cString(mountPoint), flags) === 0;
+  return await symbols().umount2Async(cString(mountPoint), flags) === 0;
+}
+
+/** Unmounts on this thread; with FORCE it waits for no server. Answers 0, or -1 with errno set. */
+export function unmountHere(mountPoint: string, flags: number): number {
+  return symbols().umount2(cString(mountPoint), flags);
 }

@@ -82,6 +82,11 @@ export async function unbindLoop(device: number): Promise<boolean> {
   return await symbols().ioctlAsync(device, LOOP_CLR_FD, null) === 0;
 }
 
+/** As {@linkcode unbindLoop}, on this thread. */
+export function unbindLoopHere(device: number): boolean {
+  return symbols().ioctl(device, LOOP_CLR_FD, 0n) === 0;
+}
+
 /** Bytes of a block device. Throws `SystemError`. */
 export function blockDeviceSize(device: number): number {
   const size = new BigUint64Array(16);

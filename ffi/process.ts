@@ -9,6 +9,8 @@ import { close, O, open, pread } from "./file.ts";
 import { cString, libc } from "./libc.ts";
 
 const PR_SET_IO_FLUSHER = 57;
+/** A task's flag (linux/sched.h): it was killed and is on its way out, which may take for ever. */
+const PF_EXITING = 0x4;
 
 const symbols = libc({
   // pid_t getpid(void)
@@ -47,7 +49,7 @@ export function processExists(pid: number): boolean {
 
 /**
  * When a process began, in clock ticks after boot, which tells it from a later one with the same id;
- * undefined where there is none or it ended and waits to be collected (proc(5), /proc/pid/stat).
+ * undefined where there is none, or it is ending or waits to be collected (proc(5), /proc/pid/stat).
  */
 export function processStart(pid: number): number | undefined {
   const path = `/proc/${pid}/stat`;
@@ -64,12 +66,13 @@ export function processStart(pid: number): number | undefined {
   return length <= 0 ? undefined : startOf(new TextDecoder().decode(bytes.subarray(0, length)));
 }
 
-/** The start time in a line of /proc/pid/stat; undefined for a process that ended. */
+/** The start time in a line of /proc/pid/stat; undefined for a process that ended or is ending. */
 export function startOf(stat: string): number | undefined {
   // The second field, the name in parentheses, may hold spaces and parentheses itself.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const state = fields[0], start = Number(fields[19]);
-  return state === "Z" || state === "X" || !Number.isSafeInteger(start) ? undefined : start;
+  const state = fields[0], flags = Number(fields[6]), start = Number(fields[19]);
+  const ended = state === "Z" || state === "X" || (flags & PF_EXITING) !== 0;
+  return ended || !Number.isSafeInteger(start) ? undefined : start;
 }
 
 /** The pid namespace of this process, e.g. `pid:[4026531836]`: process ids mean the same within one. */

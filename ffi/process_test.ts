@@ -31,9 +31,11 @@ Deno.test("a child lives until it ends, and its start tells it from us", async (
   assertEquals(processStart(child.pid), undefined);
 });
 
-Deno.test("a line of /proc/pid/stat is read behind any name; ended processes have no start", () => {
-  const rest = Array.from({ length: 18 }, (_, index) => index).join(" ") + " 4711 0";
+Deno.test("a line of /proc/pid/stat is read behind any name; ended and ending processes have no start", () => {
+  const line = (flags: number) => `1 7 7 0 -1 ${flags} ${"5 ".repeat(12)}4711 0`;
+  const rest = line(0x400000);
   assertEquals(startOf(`7 (a) b (c) R ${rest}`), 4711);
   assertEquals(startOf(`7 (cat) Z ${rest}`), undefined);
+  assertEquals(startOf(`7 (cat) D ${line(0x400004)}`), undefined);
   assertEquals(startOf("7 (cat) R 1 2"), undefined);
 });

@@ -8,7 +8,7 @@
  */
 import { close, closeAsync, fsyncAsync, O, openAsync, readKernelText } from "../../ffi/file.ts";
 import { UnsupportedError } from "../backend/errors.ts";
-import { deviceAt, mount, unmount } from "../fuse/mount.ts";
+import { deviceAt, mount, unmount, unmountAtExit } from "../fuse/mount.ts";
 import { within } from "./deadline.ts";
 import type { Device, Probe } from "./device.ts";
 import { FLUSH_MS, lostWrites } from "./lost_writes.ts";
@@ -98,6 +98,14 @@ class MountedFile implements FuseDevice {
   readonly gone: Promise<Error | undefined>;
   readonly #directory: MountPoint;
   readonly #readOnly: boolean;
+  /**
+   * A process that ends with the file mapped writes dirty pages to itself, and would wait for ever:
+   * its server is gone by then. So the connection is broken before.
+   */
+  readonly #atExit = () => {
+    unmountAtExit(this.mountPoint);
+    this.#directory.remove();
+  };
   #detaching: Promise<void> | undefined;
 
   constructor(
@@ -111,6 +119,7 @@ class MountedFile implements FuseDevice {
     this.path = `${directory.path}/${fileName}`;
     this.#readOnly = readOnly;
     this.gone = gone;
+    globalThis.addEventListener("unload", this.#atExit);
   }
 
   /** Waits until the file is there. */
@@ -138,6 +147,7 @@ class MountedFile implements FuseDevice {
     if (!clean) await this.#break();
     await within(END_MS, this.gone);
     this.#directory.remove();
+    globalThis.removeEventListener("unload", this.#atExit);
     if (flushed !== true) throw lostWrites(this.path, flushed === undefined);
   }
 

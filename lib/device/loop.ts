@@ -12,8 +12,15 @@
  *
  * @module
  */
-import { closeAsync, fsyncAsync, O, openAsync } from "../../ffi/file.ts";
-import { bindLoop, blockDeviceSize, freeLoopDevice, LO_FLAGS, unbindLoop } from "../../ffi/loop.ts";
+import { close, closeAsync, fsyncAsync, O, open, openAsync } from "../../ffi/file.ts";
+import {
+  bindLoop,
+  blockDeviceSize,
+  freeLoopDevice,
+  LO_FLAGS,
+  unbindLoop,
+  unbindLoopHere,
+} from "../../ffi/loop.ts";
 import { TelemapError, UsageError } from "../backend/errors.ts";
 import { within } from "./deadline.ts";
 import type { Device, Probe } from "./device.ts";
@@ -123,6 +130,13 @@ class BoundLoop implements LoopDevice {
   readonly directIo: boolean;
   readonly gone: Promise<Error | undefined>;
   readonly #readOnly: boolean;
+  /** Runs after that of the file, so that letting go of the device waits for nothing. */
+  readonly #atExit = () => {
+    if (boundFile(this.path) === undefined) return;
+    const device = open(this.path, O.RDONLY);
+    unbindLoopHere(device);
+    close(device);
+  };
   #detaching: Promise<void> | undefined;
 
   constructor(path: string, file: FuseDevice, readOnly: boolean) {
@@ -131,6 +145,7 @@ class BoundLoop implements LoopDevice {
     this.directIo = loopAttribute(path, "dio") === "1";
     this.gone = file.gone;
     this.#readOnly = readOnly;
+    globalThis.addEventListener("unload", this.#atExit);
   }
 
   async detach(options: { force?: boolean } = {}): Promise<void> {
@@ -151,6 +166,7 @@ class BoundLoop implements LoopDevice {
       throw error;
     }
     await this.file.detach();
+    globalThis.removeEventListener("unload", this.#atExit);
     if (lost !== undefined) throw lost;
   }
 

@@ -4,7 +4,14 @@
  * @module
  */
 import { ERRNO, SystemError } from "../../ffi/errno.ts";
-import { MNT, mountFuse, MS_FLAG, openFuse, unmount as unmount2 } from "../../ffi/fuse.ts";
+import {
+  MNT,
+  mountFuse,
+  MS_FLAG,
+  openFuse,
+  unmount as unmount2,
+  unmountHere,
+} from "../../ffi/fuse.ts";
 import { close, makeInheritable, O, open, pwrite, setNonblocking } from "../../ffi/file.ts";
 import { socketpair } from "../../ffi/socket.ts";
 import { receiveDescriptors } from "../../ffi/socket_message.ts";
@@ -57,6 +64,16 @@ export async function unmount(mountPoint: string, { force = false } = {}): Promi
   const options = force ? ["-u", "-z", "-q"] : ["-u", "-q"];
   const { success } = await runHelper([...options, "--", mountPoint]) ?? { success: false };
   return success;
+}
+
+/**
+ * The forced form of {@linkcode unmount} for an isolate that is about to end: what can be done
+ * without waiting is done.
+ */
+export function unmountAtExit(mountPoint: string): void {
+  const device = deviceAt(mountPoint);
+  if (device === undefined || unmountHere(mountPoint, MNT.FORCE | MNT.DETACH) === 0) return;
+  abortConnection(device);
 }
 
 /**
