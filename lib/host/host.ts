@@ -41,7 +41,7 @@ export class BackendHost implements AsyncDisposable {
   static async start(source: BackendSource, options: HostOptions = {}): Promise<BackendHost> {
     const link = new WorkerLink();
     try {
-      const [there, transfer] = movable(source, options);
+      const [there, transfer] = movable(source, options, link);
       const facts = await link.call(
         { command: "open", source: there, wakeFd: link.wakeFd },
         transfer,
@@ -116,6 +116,8 @@ export class BackendHost implements AsyncDisposable {
 /** The Worker, and the calls it has not answered. */
 class WorkerLink {
   onDetached: (fd: number, error: Error | undefined) => void = () => {};
+  /** Where a backend of this isolate answers the Worker. */
+  exposed: MessagePort | undefined;
   readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   readonly #wake = new EventFd();
   readonly #pending = new Map<number, PromiseWithResolvers<BackendFacts | undefined>>();
@@ -167,16 +169,22 @@ class WorkerLink {
     this.#ended = true;
     this.#worker.terminate();
     this.#wake[Symbol.dispose]();
+    this.exposed?.close();
     for (const pending of this.#pending.values()) pending.reject(error);
     this.#pending.clear();
   }
 }
 
-function movable(source: BackendSource, options: HostOptions): [PortableSource, Transferable[]] {
+function movable(
+  source: BackendSource,
+  options: HostOptions,
+  link: WorkerLink,
+): [PortableSource, Transferable[]] {
   if (!isBackend(source)) return [portable(source, options.token), []];
   const shared = (source as Backend).share?.();
   if (shared !== undefined) return [{ kind: "shared", shared }, []];
   const { port1, port2 } = new MessageChannel();
   exposeBackend(source, port1);
+  link.exposed = port1;
   return [{ kind: "port", port: port2 }, [port2]];
 }
