@@ -23,6 +23,7 @@ const PACKAGES: readonly Package[] = [
   { name: "fuse3", need: "fusermount3", sets: ["device"] },
   { name: "mount", need: "losetup", sets: ["device"] },
   { name: "sqlite3", need: "sqlite3", sets: ["device"] },
+  { name: "fish", need: "fish", sets: ["peers"] },
   { name: "fio", need: "fio", sets: ["device", "peers"] },
   { name: "libnbd-bin", need: "nbdinfo", sets: ["peers"] },
   { name: "nbd-client", need: "nbd-client", sets: ["peers"] },
@@ -30,6 +31,7 @@ const PACKAGES: readonly Package[] = [
   { name: "openssl", need: "openssl", sets: ["peers"] },
   { name: "python3-libnbd", need: "python3:nbd", sets: ["peers"] },
   { name: "qemu-utils", need: "qemu-img", sets: ["peers"] },
+  { name: "zsh", need: "zsh", sets: ["peers"] },
   { name: "busybox-static", need: "busybox", sets: ["vm"] },
   { name: "qemu-system-x86", need: "qemu-system-x86_64", sets: ["vm"] },
 ];
