@@ -188,7 +188,7 @@ async function runOperation(
       await backend.writeAt(part.slice(), base + offset);
       return;
     case "zero":
-      if (await zero(backend, base + offset, length, operation.allocate)) part.fill(0);
+      if (await zeroQuickly(backend, base + offset, length, operation.allocate)) part.fill(0);
       return;
     case "discard": {
       await backend.discard?.(base + offset, length);
@@ -206,8 +206,8 @@ async function runOperation(
   }
 }
 
-/** Zeroes a range; answers false where the backend has no quick way to. */
-async function zero(
+/** Zeroes a range by `Backend.zero`; answers false where the backend has no quick way to. */
+export async function zeroQuickly(
   backend: Backend,
   offset: number,
   length: number,

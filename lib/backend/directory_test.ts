@@ -196,6 +196,33 @@ Deno.test("no more files are open than told, whatever goes on at once", () =>
     assertEquals(whole.filter((byte, index) => index % (4 * KIB) === 0 && byte > 0).length, 75);
   }));
 
+Deno.test("a file that is removed while it is synced counts until it is closed", () =>
+  withPath(async (path) => {
+    await using store = openDirectory({ path, size: 8 * KIB, chunkSize: 4 * KIB, maxOpen: 1 });
+    await store.writeAt(new Uint8Array(4 * KIB), 0);
+    const flushed = store.flush();
+    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+    const removed = store.discard!(0, 4 * KIB);
+    const written = store.writeAt(new Uint8Array(4 * KIB), 4 * KIB);
+    assertEquals(openCount(path), 1);
+    await Promise.all([flushed, removed, written]);
+    assertEquals(chunkFiles(path), { "0/1": 4 * KIB });
+  }));
+
+Deno.test("closing waits for what takes several steps", () =>
+  withPath(async (path) => {
+    const store = openDirectory({ path, size: 400 * KIB, chunkSize: 4 * KIB });
+    await store.writeAt(new Uint8Array(400 * KIB), 0);
+    let done = false;
+    const discarded = (async () => {
+      await store.discard!(0, store.size);
+      done = true;
+    })();
+    await store.close();
+    assertEquals([done, chunkFiles(path)], [true, {}]);
+    await discarded;
+  }));
+
 Deno.test("a chunk file that ends early reads as zeroes from there", () =>
   withPath(async (path) => {
     const made = openDirectory({ path, size: 32 * KIB, chunkSize: 16 * KIB });

@@ -52,7 +52,9 @@ export function openFile(options: OpenFileOptions): Backend {
         { hint: "open a directory of chunks by dir: in place of file:" }),
     });
   }
-  const file = new DiskFile(path, readOnly ? O.RDONLY : O.RDWR, { inMemory: isVolatile(path) });
+  // A device lies wherever it does, though its name is in a file system in memory.
+  const inMemory = present.isFile() && isVolatile(path);
+  const file = new DiskFile(path, readOnly ? O.RDONLY : O.RDWR, { inMemory });
   try {
     return new FileBackend(file, checkedSize(file, size), readOnly);
   } catch (error) {
