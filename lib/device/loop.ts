@@ -132,7 +132,7 @@ class BoundLoop implements LoopDevice {
   readonly #readOnly: boolean;
   /** Runs after that of the file, so that letting go of the device waits for nothing. */
   readonly #atExit = () => {
-    if (boundFile(this.path) === undefined) return;
+    if (!this.#isOurs()) return;
     const device = open(this.path, O.RDONLY);
     unbindLoopHere(device);
     close(device);
@@ -175,7 +175,7 @@ class BoundLoop implements LoopDevice {
    * something that was written is lost.
    */
   async #letGo(): Promise<TelemapError | undefined> {
-    if (boundFile(this.path) !== this.file.path) return undefined;
+    if (!this.#isOurs()) return undefined;
     const access = this.#readOnly ? O.RDONLY : O.RDWR;
     // Exclusive: refused while it is mounted, and nobody can mount it from then on.
     const device = await within(RELEASE_MS, openAsync(this.path, access | O.EXCL));
@@ -198,11 +198,18 @@ class BoundLoop implements LoopDevice {
 
   async #isFree(): Promise<boolean> {
     const deadline = performance.now() + RELEASE_MS;
-    while (boundFile(this.path) === this.file.path) {
+    while (this.#isOurs()) {
       if (performance.now() > deadline) return false;
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
     return true;
+  }
+
+  /** Whether the device still is bound to our file, whose mount may have been taken away. */
+  #isOurs(): boolean {
+    const { path, mountPoint } = this.file;
+    const bound = boundFile(this.path);
+    return bound === path || bound === path.slice(mountPoint.length);
   }
 
   #busy(): TelemapError {
