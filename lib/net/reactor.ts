@@ -36,10 +36,12 @@ export interface ReactorOptions {
 
 /** Polls that follow a short sleep: about 60 microseconds' worth of system calls. */
 const POLLS_MAX = 256;
+/** Turns of the event loop, two microseconds each, that follow a short sleep. */
+const TURNS_MAX = 64;
 /** A sleep below this many ms would have been cheaper as polling. */
 const SHORT_SLEEP_MS = 0.2;
-/** Turns of the loop without a look at the isolate's event loop. */
-const TURNS_BEFORE_YIELD = 4096;
+/** Rounds of the loop without a look at the isolate's event loop. */
+const ROUNDS_BEFORE_YIELD = 4096;
 
 /** See the module. */
 export class Reactor implements Disposable {
@@ -51,6 +53,9 @@ export class Reactor implements Disposable {
   #inFlight = 0;
   #messages = 0;
   #polls = 0;
+  #turns = 0;
+  /** When the wait on another thread ends by itself, as `performance.now()` counts. */
+  #asleepUntil = -Infinity;
   #stopped = false;
 
   /** Makes a reactor that another isolate can wake through `wake`. */
@@ -81,6 +86,12 @@ export class Reactor implements Disposable {
   addDeadline(at: number, expire: () => void): Deadline {
     const deadline = { at, expire };
     this.#deadlines.add(deadline);
+    if (at < this.#asleepUntil) {
+      this.#asleepUntil = -Infinity;
+      // No message follows this signal.
+      this.#messages--;
+      this.#wake.signal();
+    }
     return deadline;
   }
 
@@ -115,15 +126,13 @@ export class Reactor implements Disposable {
 
   /** Serves until {@linkcode stop}. */
   async run(): Promise<void> {
-    let turns = 0;
+    let rounds = 0;
     while (!this.#stopped) {
-      const count = this.#blocking && this.#inFlight === 0 && this.#messages === 0
-        ? this.#waitHere()
-        : await this.#waitElsewhere();
+      const count = this.#mayBlock() ? this.#waitHere() : await this.#waitElsewhere();
       this.#dispatch(count);
       this.#expire();
-      if (++turns === TURNS_BEFORE_YIELD) {
-        turns = 0;
+      if (++rounds === ROUNDS_BEFORE_YIELD) {
+        rounds = 0;
         await eventLoopTurn();
       }
     }
@@ -150,12 +159,26 @@ export class Reactor implements Disposable {
   }
 
   async #waitElsewhere(): Promise<number> {
-    const count = this.#epoll.wait(0);
-    if (count > 0) {
+    for (let turn = 0; turn <= this.#turns; turn++) {
+      const count = this.#epoll.wait(0);
       await eventLoopTurn();
-      return count;
+      if (count > 0) {
+        this.#turns = TURNS_MAX;
+        return count;
+      }
+      if (this.#mayBlock()) return 0;
     }
-    return await this.#epoll.waitAsync(this.#timeout());
+    this.#turns = 0;
+    const asleep = performance.now(), timeout = this.#timeout();
+    this.#asleepUntil = timeout < 0 ? Infinity : asleep + timeout;
+    const count = await this.#epoll.waitAsync(timeout);
+    this.#asleepUntil = -Infinity;
+    if (performance.now() - asleep < SHORT_SLEEP_MS) this.#turns = TURNS_MAX;
+    return count;
+  }
+
+  #mayBlock(): boolean {
+    return this.#blocking && this.#inFlight === 0 && this.#messages === 0;
   }
 
   #timeout(): number {
