@@ -14,7 +14,7 @@
  * ```
  *
  * A region of a few MiB tests everything but far offsets, which one of over 4 GiB tests too. Its
- * size need be no round number. The tests never read or write more than 64 MiB of it, in all.
+ * size need be no round number. No test touches more than 8 MiB of it.
  *
  * @module
  */
@@ -30,6 +30,8 @@ import {
   zeroQuickly,
 } from "./backend_model.ts";
 import { type Requirement, withReason } from "./requires.ts";
+
+export type { Requirement };
 
 /** A backend for {@linkcode testBackend}, and how to come by it. */
 export interface BackendUnderTest {
