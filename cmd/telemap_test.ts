@@ -1,66 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { TextLineStream } from "@std/streams";
 import project from "../deno.json" with { type: "json" };
-
-const PROGRAM = new URL("./telemap.ts", import.meta.url).pathname;
-
-function telemap(args: string[], env: Record<string, string> = {}): Deno.Command {
-  return new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--no-check", "--allow-all", PROGRAM, ...args],
-    env: { NO_COLOR: "1", ...env },
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  });
-}
-
-interface Outcome {
-  code: number;
-  out: string;
-  err: string;
-}
-
-async function run(args: string[], env?: Record<string, string>): Promise<Outcome> {
-  const { code, stdout, stderr } = await telemap(args, env).output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes).trimEnd());
-  return { code, out: out!, err: err! };
-}
-
-/** A `telemap serve --json` that runs until it is disposed of. */
-class Serving implements AsyncDisposable {
-  readonly events: ReadableStreamDefaultReader<string>;
-  readonly #child: Deno.ChildProcess;
-
-  constructor(args: string[]) {
-    this.#child = telemap(["serve", "--json", ...args]).spawn();
-    this.events = this.#child.stdout
-      .pipeThrough(new TextDecoderStream())
-      .pipeThrough(new TextLineStream())
-      .getReader();
-  }
-
-  async next(): Promise<Record<string, unknown>> {
-    const { value, done } = await this.events.read();
-    if (done) throw new Error("serve ended");
-    return JSON.parse(value) as Record<string, unknown>;
-  }
-
-  async stop(signal: Deno.Signal): Promise<{ code: number; last: Record<string, unknown> }> {
-    this.#child.kill(signal);
-    return { last: await this.next(), code: (await this.#child.status).code };
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      this.#child.kill("SIGKILL");
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-    }
-    await this.events.cancel();
-    await this.#child.stderr.cancel();
-    await this.#child.status;
-  }
-}
+import { telemap, TelemapProcess } from "../tests/telemap_process.ts";
 
 async function withDirectory(use: (directory: string) => Promise<void>): Promise<void> {
   const directory = await Deno.makeTempDir({ prefix: "telemap-cli-" });
@@ -74,13 +14,13 @@ async function withDirectory(use: (directory: string) => Promise<void>): Promise
 Deno.test("help and version go to standard output with exit code 0", async () => {
   const version = `telemap ${project.version}`;
   for (const args of [["--version"], ["version"]]) {
-    assertEquals(await run(args), { code: 0, out: version, err: "" });
+    assertEquals(await telemap(args), { code: 0, out: version, err: "" });
   }
   for (const args of [["--help"], ["help"]]) {
-    assertStringIncludes((await run(args)).out, "Usage: telemap COMMAND");
+    assertStringIncludes((await telemap(args)).out, "Usage: telemap COMMAND");
   }
   for (const args of [["help", "mount"], ["mount", "--help"], ["mount", "x", "--at", "y", "-h"]]) {
-    const { code, out, err } = await run(args);
+    const { code, out, err } = await telemap(args);
     assertEquals({ code, err }, { code: 0, err: "" });
     assertStringIncludes(out, "Usage: telemap mount BACKEND [OPTION]…");
   }
@@ -104,7 +44,7 @@ Deno.test("wrong use is one line and exit code 2", async () => {
     ["demo", "--size", "1MiB"],
   ];
   for (const args of wrong) {
-    const { code, out, err } = await run(args);
+    const { code, out, err } = await telemap(args);
     assertEquals({ args, code, out }, { args, code: 2, out: "" });
     assertMatch(err, /^telemap: [^\n]+$/);
   }
@@ -119,11 +59,11 @@ Deno.test("a failure is one line and exit code 1, with the stack on request", as
     ["serve", "memory:1MiB", "--listen", "nbd://127.0.0.1:0", "--token-file", "/no/such/file"],
   ];
   for (const args of failing) {
-    const { code, out, err } = await run(args);
+    const { code, out, err } = await telemap(args);
     assertEquals({ args, code, out }, { args, code: 1, out: "" });
     assertMatch(err, /^telemap: [^\n]+$/);
   }
-  const { err } = await run(failing[0]!, { TELEMAP_DEBUG: "1" });
+  const { err } = await telemap(failing[0]!, { TELEMAP_DEBUG: "1" });
   assertMatch(err, /^telemap: .*\n.*Error: .*\n +at /);
 });
 
@@ -131,7 +71,9 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   Deno.test(`serve tells where it listens, and ends in good order on ${signal}`, async () => {
     await withDirectory(async (directory) => {
       const socket = `${directory}/socket`;
-      await using server = new Serving([
+      await using server = new TelemapProcess([
+        "serve",
+        "--json",
         `file:${directory}/region?size=4MiB`,
         ...["--listen", `nbd+unix:///?socket=${socket}`],
         ...["--listen", "telemap://127.0.0.1:0"],
@@ -143,10 +85,16 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
       assertMatch(`${second["url"]}`, /^telemap:\/\/127\.0\.0\.1:[1-9][0-9]*$/);
 
       await Deno.writeFile(`${directory}/source`, new Uint8Array(4 << 20).fill(7));
-      const copied = await run(["copy", `file:${directory}/source`, `${first["url"]}`, "--verify"]);
+      const copied = await telemap([
+        "copy",
+        `file:${directory}/source`,
+        `${first["url"]}`,
+        "--verify",
+      ]);
       assertEquals({ code: copied.code, err: copied.err }, { code: 0, err: "" });
 
-      assertEquals(await server.stop(signal), { code: 0, last: { event: "closed" } });
+      server.kill(signal);
+      assertEquals(await server.end(), { code: 0, events: [{ event: "closed" }], err: "" });
       const region = await Deno.readFile(`${directory}/region`);
       assertEquals(region.every((byte) => byte === 7), true);
       assertEquals(await Deno.stat(socket).catch(() => undefined), undefined);
@@ -158,13 +106,15 @@ Deno.test("a token in a file lets telemap in, and nobody else", async () => {
   await withDirectory(async (directory) => {
     await Deno.writeTextFile(`${directory}/token`, "open sesame\n");
     await Deno.writeTextFile(`${directory}/wrong`, "open barley\n");
-    await using server = new Serving([
+    await using server = new TelemapProcess([
+      "serve",
+      "--json",
       "memory:1MiB",
       ...["--listen", "telemap://127.0.0.1:0"],
       ...["--token-file", `${directory}/token`],
     ]);
     const { url } = await server.next();
-    const info = (...more: string[]) => run(["info", `${url}`, ...more]);
+    const info = (...more: string[]) => telemap(["info", `${url}`, ...more]);
     assertEquals((await info("--token-file", `${directory}/token`)).code, 0);
     for (const refused of [await info(), await info("--token-file", `${directory}/wrong`)]) {
       assertEquals(refused.code, 1);
@@ -174,12 +124,14 @@ Deno.test("a token in a file lets telemap in, and nobody else", async () => {
 });
 
 Deno.test("info tells what an NBD server says of an export", async () => {
-  await using server = new Serving([
+  await using server = new TelemapProcess([
+    "serve",
+    "--json",
     "memory:1MiB",
     ...["--listen", "nbd://127.0.0.1:0", "--name", "disk", "--read-only"],
   ]);
   const { url } = await server.next();
-  const { code, out } = await run(["info", `${url}/disk`, "--json"]);
+  const { code, out } = await telemap(["info", `${url}/disk`, "--json"]);
   const facts = JSON.parse(out) as Record<string, unknown>;
   assertEquals(code, 0);
   assertEquals(facts["size"], 1 << 20);
@@ -187,14 +139,14 @@ Deno.test("info tells what an NBD server says of an export", async () => {
   assertEquals(facts["metaContexts"], ["base:allocation"]);
   assertEquals((facts["exports"] as { name: string }[]).map(({ name }) => name), ["disk"]);
   assert((facts["flags"] as string[]).includes("SEND_FLUSH"));
-  assertStringIncludes((await run(["info", `${url}/disk`])).out, "Size ");
+  assertStringIncludes((await telemap(["info", `${url}/disk`])).out, "Size ");
 });
 
 Deno.test("copy makes its target, keeps holes, verifies and sums up", async () => {
   await withDirectory(async (directory) => {
     await Deno.writeFile(`${directory}/a`, new Uint8Array(1 << 20).fill(9));
     await Deno.truncate(`${directory}/a`, 64 << 20);
-    const { code, out, err } = await run([
+    const { code, out, err } = await telemap([
       ...["copy", `file:${directory}/a`, `file:${directory}/b`],
       ...["--verify", "--json", "--chunk-size", "256KiB", "--concurrency", "3"],
     ]);

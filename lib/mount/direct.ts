@@ -112,6 +112,8 @@ class Mount implements DirectMount {
   #file: Deno.FsFile | undefined;
   #mapping: Mapping | undefined;
   #closing: Promise<void> | undefined;
+  /** Whether the device went away before it was asked to; the kernel wrote back what it could. */
+  #isGone = false;
 
   constructor(
     host: BackendHost,
@@ -125,6 +127,7 @@ class Mount implements DirectMount {
     this.reason = reason;
     this.readOnly = readOnly;
     this.#closeMs = closeMs;
+    void device.gone.then(() => this.#isGone = true);
   }
 
   get path(): string {
@@ -184,10 +187,11 @@ class Mount implements DirectMount {
   }
 
   async #close(): Promise<void> {
-    const failure = await within(this.#closeMs, this.sync(), `write ${this.path} back`);
+    const syncing = this.#isGone ? this.#host.flush() : this.sync();
+    const failure = await within(this.#closeMs, syncing, `write ${this.path} back`);
     this.#mapping?.unmap();
     this.#file?.close();
-    await this.#device.detach({ force: failure !== undefined });
+    await this.#device.detach({ force: this.#isGone || failure !== undefined });
     await this.#host.close();
     if (failure !== undefined) throw failure;
   }
