@@ -9,6 +9,7 @@ import { ERRNO, errno, SystemError } from "../../ffi/errno.ts";
 import { close, Iovec } from "../../ffi/file.ts";
 import { Mapping } from "../../ffi/mman.ts";
 import { readv, writev } from "../../ffi/socket.ts";
+import { ProtocolError } from "../backend/errors.ts";
 import type { Channel, Protocol, RegionMemory, Slot } from "./channel.ts";
 import type { Reactor } from "./reactor.ts";
 import type { SlotPool } from "./slot_pool.ts";
@@ -17,6 +18,8 @@ import type { SlotPool } from "./slot_pool.ts";
 const INPUT_BYTES = (32 << 20) + (64 << 10);
 /** What one read asks for where the message in hand does not need more. */
 const READ_BYTES = 256 << 10;
+/** Small messages use this much of the buffer over and over, so that it stays in the CPU's cache. */
+const WINDOW_BYTES = 1 << 20;
 /** Reads in a row for one connection before the others have their turn. */
 const READS_A_TURN = 8;
 const HEADER_BYTES = 128 << 10;
@@ -56,8 +59,10 @@ export class DescriptorChannel implements Channel {
   #starved = false;
   #busy = false;
   #closing = false;
+  #lost = false;
   #disposed = false;
   #closeError: Error | undefined;
+  #cancelLinger: (() => void) | undefined;
 
   /** Takes the descriptor over: it is closed with the channel. */
   constructor(reactor: Reactor, pool: SlotPool, fd: number) {
@@ -87,15 +92,15 @@ export class DescriptorChannel implements Channel {
   }
 
   expect(length: number): void {
+    if (length > INPUT_BYTES) throw new ProtocolError(`Cannot take ${length} bytes at once`);
     this.#expected = length;
-    if (this.start + length > INPUT_BYTES) this.#compact();
   }
 
   hasRoom(): boolean {
     if (this.#fits()) return true;
     this.#send();
     if (this.#fits()) return true;
-    this.#starved = true;
+    this.#starved = !this.#lost;
     return false;
   }
 
@@ -182,32 +187,50 @@ export class DescriptorChannel implements Channel {
 
   #ready(events: number): void {
     this.#busy = true;
-    if ((events & EPOLL.OUT) !== 0) this.flush();
-    if ((events & EPOLL.IN) !== 0 && !this.#paused) this.#fill();
-    else if ((events & (EPOLL.HUP | EPOLL.ERR)) !== 0) this.#fail(undefined);
+    try {
+      if ((events & EPOLL.OUT) !== 0) this.flush();
+      // Where a reading tells more of what happened than the event does, it is left to that.
+      if ((events & ~EPOLL.OUT) !== 0 && this.#listens()) this.#fill();
+      else if ((events & (EPOLL.HUP | EPOLL.ERR)) !== 0) this.#fail(undefined);
+    } catch (error) {
+      // Whatever went wrong with this connection, the others of the reactor go on.
+      this.#fail(error instanceof Error ? error : new Error(String(error)));
+    }
     this.#busy = false;
     if (this.#closing) this.#finish();
   }
 
+  /** Whether more may be read: a peer that takes no replies may not go on sending requests. */
+  #listens(): boolean {
+    return !this.#paused && !this.#starved && !this.#closing;
+  }
+
   #fill(): void {
-    for (let turn = 0; turn < READS_A_TURN && !this.#paused && !this.#closing; turn++) {
+    for (let turn = 0; turn < READS_A_TURN && this.#listens(); turn++) {
       const room = this.#makeRoom();
-      this.#read.set(0, this.#inputMapping.address + this.end, room);
-      const count = readv(this.#fd, this.#read, 1);
-      if (count <= 0) {
-        if (count < 0 && (errno() === ERRNO.EAGAIN || errno() === ERRNO.EINTR)) break;
-        const failed = count < 0 && errno() !== ERRNO.ECONNRESET;
-        return this.#fail(
-          failed
-            ? new SystemError({ syscall: "read", errno: errno(), subject: "a peer" })
-            : undefined,
-        );
-      }
+      if (room === 0) throw new ProtocolError("Cannot take more as nothing is taken out");
+      const count = this.#receive(room);
+      if (count < 0) return;
+      if (count === 0) return this.close();
       this.end += count;
       this.#protocol!.receive();
       this.flush();
-      if (count < room) break;
+      if (count < room) return;
     }
+  }
+
+  /** Reads behind `end`: the bytes that came, 0 at the end of the stream, or -1 for none now. */
+  #receive(room: number): number {
+    this.#read.set(0, this.#inputMapping.address + this.end, room);
+    const count = readv(this.#fd, this.#read, 1);
+    if (count >= 0) return count;
+    const number = errno();
+    if (number === ERRNO.EAGAIN || number === ERRNO.EINTR) return -1;
+    const gone = number === ERRNO.ECONNRESET;
+    this.#fail(
+      gone ? undefined : new SystemError({ syscall: "read", errno: number, subject: "a peer" }),
+    );
+    return -1;
   }
 
   /** How many bytes to read next, with the buffer arranged so that the message in hand fits. */
@@ -215,14 +238,12 @@ export class DescriptorChannel implements Channel {
     if (this.start === this.end) this.start = this.end = 0;
     const missing = Math.max(this.#expected - (this.end - this.start), 0);
     const wanted = Math.max(missing, READ_BYTES);
-    if (this.end + wanted > INPUT_BYTES) this.#compact();
+    if (this.start > 0 && this.end + wanted > WINDOW_BYTES) {
+      this.input.copyWithin(0, this.start, this.end);
+      this.end -= this.start;
+      this.start = 0;
+    }
     return Math.min(wanted, INPUT_BYTES - this.end);
-  }
-
-  #compact(): void {
-    this.input.copyWithin(0, this.start, this.end);
-    this.end -= this.start;
-    this.start = 0;
   }
 
   #send(): void {
@@ -244,12 +265,12 @@ export class DescriptorChannel implements Channel {
   }
 
   #fits(): boolean {
-    return this.#queued + 3 <= ENTRIES && this.#headerTail + 64 <= HEADER_BYTES &&
+    return !this.#lost && this.#queued + 3 <= ENTRIES && this.#headerTail + 64 <= HEADER_BYTES &&
       this.#queuedBytes < BACKLOG_BYTES;
   }
 
   #enqueue(address: number, length: number, owner: Slot | undefined): void {
-    if (this.#disposed) {
+    if (this.#lost) {
       if (owner !== undefined) this.#pool.release(owner);
       return;
     }
@@ -301,7 +322,7 @@ export class DescriptorChannel implements Channel {
   }
 
   #watch(): void {
-    const events = (this.#paused ? 0 : EPOLL.IN) | (this.#queued > 0 ? EPOLL.OUT : 0);
+    const events = (this.#listens() ? EPOLL.IN : 0) | (this.#queued > 0 ? EPOLL.OUT : 0);
     if (events === this.#watched || this.#disposed) return;
     this.#watched = events;
     this.#reactor.modify(this.#fd, events);
@@ -309,7 +330,7 @@ export class DescriptorChannel implements Channel {
 
   /** The connection is of no use any more. */
   #fail(error: Error | undefined): void {
-    this.#closing = true;
+    this.#closing = this.#lost = true;
     this.#closeError ??= error;
     this.#forgetQueue();
     if (!this.#busy) this.#dispose();
@@ -318,8 +339,7 @@ export class DescriptorChannel implements Channel {
   #finish(): void {
     if (this.#disposed) return;
     if (this.#queued === 0) return this.#dispose();
-    this.#paused = true;
-    this.deadline(LINGER_MS, () => this.#fail(undefined));
+    this.#cancelLinger ??= this.deadline(LINGER_MS, () => this.#fail(undefined));
     this.flush();
   }
 
@@ -329,18 +349,29 @@ export class DescriptorChannel implements Channel {
       this.#owners[index] = undefined;
       if (owner !== undefined) this.#pool.release(owner);
     }
-    this.#queued = 0;
+    this.#queued = this.#queuedBytes = 0;
   }
 
   #dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#forgetQueue();
+    this.#cancelLinger?.();
+    if (!this.#lost) this.#discardInput();
+    this.#lost = true;
     this.#reactor.remove(this.#fd);
     close(this.#fd);
     this.#protocol!.closed(this.#closeError);
+    this.#forgetQueue();
     this.#inputMapping.unmap();
     this.#headers.unmap();
     this.#onDisposed?.();
+  }
+
+  /** TCP would answer what lies unread with a reset, and drop replies that are still on their way. */
+  #discardInput(): void {
+    this.#read.set(0, this.#inputMapping.address, READ_BYTES);
+    for (let turn = 0; turn < READS_A_TURN; turn++) {
+      if (readv(this.#fd, this.#read, 1) <= 0) return;
+    }
   }
 }

@@ -9,7 +9,7 @@ import type { Slot } from "./channel.ts";
 
 const SMALLEST = 12; // 2^12: one page
 const LARGEST = 26; // 2^26: 64 MiB
-/** Free bytes that a pool keeps populated. */
+/** Bytes of free buffers that a pool keeps in memory. */
 const KEEP_BYTES = 16 << 20;
 
 interface PooledSlot extends Slot {
@@ -20,22 +20,28 @@ interface PooledSlot extends Slot {
 
 /** A pool of one isolate. */
 export class SlotPool implements Disposable {
-  readonly #free: PooledSlot[][] = [];
+  /** Free buffers that are in memory, by size class; the next one last. */
+  readonly #warm: PooledSlot[][] = [];
+  /** Free buffers whose pages the kernel has. */
+  readonly #cold: PooledSlot[][] = [];
   readonly #mappings: Mapping[] = [];
-  #freeBytes = 0;
+  #warmBytes = 0;
 
   /** Makes an empty pool. */
   constructor() {
-    for (let sizeClass = 0; sizeClass <= LARGEST; sizeClass++) this.#free.push([]);
+    for (let sizeClass = 0; sizeClass <= LARGEST; sizeClass++) {
+      this.#warm.push([]);
+      this.#cold.push([]);
+    }
   }
 
   /** A buffer of exactly `length` bytes, with whatever content. Throws `RangeError` over 64 MiB. */
   acquire(length: number): Slot {
     const sizeClass = Math.max(SMALLEST, 32 - Math.clz32(Math.max(length, 1) - 1));
     if (sizeClass > LARGEST) throw new RangeError(`Cannot lend a buffer of ${length} bytes`);
-    let whole = this.#free[sizeClass]!.pop();
-    if (whole === undefined) whole = this.#map(sizeClass);
-    else this.#freeBytes -= 1 << sizeClass;
+    let whole = this.#warm[sizeClass]!.pop();
+    if (whole !== undefined) this.#warmBytes -= 1 << sizeClass;
+    else whole = this.#cold[sizeClass]!.pop() ?? this.#map(sizeClass);
     if (whole.bytes.length === length) return whole;
     const bytes = whole.bytes.subarray(0, length);
     return { ...whole, bytes, whole } as PooledSlot;
@@ -46,16 +52,20 @@ export class SlotPool implements Disposable {
     const lent = slot as PooledSlot;
     const whole = lent.whole ?? lent;
     const size = 1 << whole.sizeClass;
-    if (this.#freeBytes + size > KEEP_BYTES) whole.mapping.advise(MADV.DONTNEED);
-    this.#freeBytes += size;
-    this.#free[whole.sizeClass]!.push(whole);
+    if (this.#warmBytes + size > KEEP_BYTES) {
+      whole.mapping.advise(MADV.DONTNEED);
+      this.#cold[whole.sizeClass]!.push(whole);
+    } else {
+      this.#warmBytes += size;
+      this.#warm[whole.sizeClass]!.push(whole);
+    }
   }
 
   /** Unmaps all buffers, also those that are still lent. */
   [Symbol.dispose](): void {
     for (const mapping of this.#mappings) mapping.unmap();
     this.#mappings.length = 0;
-    for (const free of this.#free) free.length = 0;
+    for (const free of [...this.#warm, ...this.#cold]) free.length = 0;
   }
 
   #map(sizeClass: number): PooledSlot {

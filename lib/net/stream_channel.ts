@@ -6,6 +6,7 @@
  */
 import { ProtocolError } from "../backend/errors.ts";
 import type { Channel, Protocol, RegionMemory, Slot } from "./channel.ts";
+import { joined } from "./joined.ts";
 
 /** The two directions of a connection, e.g. a `Deno.Conn`. */
 export interface ByteStream {
@@ -19,6 +20,8 @@ const INPUT_BYTES_MIN = 64 << 10;
 const INPUT_BYTES_MAX = (32 << 20) + (64 << 10);
 const HEADER_BYTES = 16 << 10;
 const BACKLOG_BYTES = 8 << 20;
+/** How long a closing connection may take to read what was already answered. */
+const LINGER_MS = 5000;
 
 /** See the module. */
 export class StreamChannel implements Channel {
@@ -38,6 +41,7 @@ export class StreamChannel implements Channel {
   #resumed: PromiseWithResolvers<void> | undefined;
   #closing = false;
   #error: Error | undefined;
+  #linger: ReturnType<typeof setTimeout> | undefined;
   #written: Promise<void> = Promise.resolve();
 
   /** Locks both directions. */
@@ -52,7 +56,7 @@ export class StreamChannel implements Channel {
     try {
       this.flush();
       while (!this.#closing) {
-        await this.#resumed?.promise;
+        await this.#mayRead();
         const { value, done } = await this.#reader.read();
         if (done || this.#closing) break;
         this.#append(value);
@@ -114,10 +118,9 @@ export class StreamChannel implements Channel {
     // The header buffer was handed to the stream with the message.
     this.outputView = new DataView(new ArrayBuffer(HEADER_BYTES));
     this.#headerTail = 0;
-    this.#written = this.#writer.write(message).then(
-      () => this.#sent(message.length),
-      (error: Error) => this.#fail(error),
-    );
+    this.#written = this.#writer.write(message)
+      .then(() => this.#sent(message.length))
+      .catch((error: Error) => this.#fail(error));
   }
 
   acquire(length: number): Slot {
@@ -139,6 +142,13 @@ export class StreamChannel implements Channel {
     this.#resumed = undefined;
   }
 
+  /** A peer that takes no replies may not go on sending requests. */
+  async #mayRead(): Promise<void> {
+    while (!this.#closing && (this.#resumed !== undefined || this.#starved)) {
+      await (this.#resumed?.promise ?? this.#written);
+    }
+  }
+
   deadline(milliseconds: number, expire: () => void): () => void {
     const timer = setTimeout(expire, milliseconds);
     return () => clearTimeout(timer);
@@ -149,7 +159,10 @@ export class StreamChannel implements Channel {
     this.#closing = true;
     this.#error ??= error;
     this.resume();
-    this.#reader.cancel().catch(() => {});
+    this.flush();
+    this.#linger ??= setTimeout(() => void this.#writer.abort().catch(() => {}), LINGER_MS);
+    // Cancelling closes both directions of a connection of Deno: what is queued goes first.
+    this.#written.then(() => this.#reader.cancel()).catch(() => {});
   }
 
   #push(part: Uint8Array<ArrayBuffer>): void {
@@ -196,20 +209,11 @@ export class StreamChannel implements Channel {
   async #finish(): Promise<void> {
     this.#closing = true;
     this.flush();
+    this.#linger ??= setTimeout(() => void this.#writer.abort().catch(() => {}), LINGER_MS);
     await this.#written;
     this.#protocol!.closed(this.#error);
     await this.#writer.close().catch(() => {});
+    clearTimeout(this.#linger);
     await this.#reader.cancel().catch(() => {});
   }
-}
-
-function joined(parts: Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
-  if (parts.length === 1) return parts[0]!;
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
