@@ -9,7 +9,8 @@
  */
 import { ProtocolError } from "../backend/errors.ts";
 import type { Channel, Protocol } from "../net/channel.ts";
-import { ALLOCATION, HANDSHAKE, INFO, LIMIT, OPTION, REPLY, SIZE } from "./constants.ts";
+import { joined } from "../net/joined.ts";
+import { ALLOCATION, HANDSHAKE, INFO, OPTION, REPLY, SIZE } from "./constants.ts";
 import { BLOCK_SIZES, type NbdExport, transmissionFlags } from "./export.ts";
 import {
   decodeClientFlags,
@@ -173,10 +174,11 @@ export class NbdNegotiation implements Protocol {
   }
 
   #list(): void {
-    for (const { name, description } of this.#options.exports()) {
-      this.#reply(OPTION.LIST, REPLY.SERVER, encodeServerReply({ name, description }));
-    }
-    this.#reply(OPTION.LIST, REPLY.ACK);
+    const replies = this.#options.exports().map(({ name, description }) =>
+      encodeOptionReply(OPTION.LIST, REPLY.SERVER, encodeServerReply({ name, description }))
+    );
+    // One entry of the channel's queue for all of them, however many there are.
+    this.#channel.queueCopy(joined([...replies, encodeOptionReply(OPTION.LIST, REPLY.ACK)]));
   }
 
   #info(option: number, data: Uint8Array): void {
@@ -260,7 +262,7 @@ export class NbdNegotiation implements Protocol {
   }
 
   #refuse(option: number, type: number, message: string): void {
-    this.#reply(option, type, encodeText(message.slice(0, LIMIT.STRING / 4)));
+    this.#reply(option, type, encodeText(message));
   }
 
   #drop(): void {

@@ -80,7 +80,7 @@ export class NbdSession implements Protocol {
   /** Answers new requests with ESHUTDOWN, and closes when those in hand are answered. */
   shutdown(): void {
     this.#shuttingDown = true;
-    if (this.#inFlight === 0) this.#channel.close();
+    this.#closeWhenAnswered();
   }
 
   receive(): void {
@@ -89,7 +89,9 @@ export class NbdSession implements Protocol {
 
   drained(): void {
     while (this.#waiting.length > 0 && this.#channel.hasRoom()) this.#waiting.shift()!.send();
-    if (this.#waiting.length === 0) this.receive();
+    if (this.#waiting.length > 0) return;
+    this.receive();
+    this.#closeWhenAnswered();
   }
 
   closed(): void {
@@ -125,6 +127,10 @@ export class NbdSession implements Protocol {
     }
     const cookieHigh = view.getUint32(at + 8), cookieLow = view.getUint32(at + 12);
     channel.consume(SIZE.REQUEST);
+    if (command === COMMAND.DISC) {
+      this.#disconnect();
+      return false;
+    }
     const error = this.#shuttingDown
       ? NBD_ERROR.ESHUTDOWN
       : refusal(this.#context, command, flags, offset, length);
@@ -151,8 +157,6 @@ export class NbdSession implements Protocol {
         return this.#read(high, low, offset, length);
       case COMMAND.WRITE:
         return this.#write(flags, high, low, offset, length);
-      case COMMAND.DISC:
-        return this.#disconnect();
       case COMMAND.BLOCK_STATUS:
         return this.#status(flags, high, low, offset, length);
       case COMMAND.FLUSH:
@@ -331,8 +335,10 @@ export class NbdSession implements Protocol {
     this.#inFlight--;
     this.#inFlightBytes -= bytes;
     this.#channel.endAsync();
+    const sendable = !this.#closed && this.#waiting.length === 0 && this.#channel.hasRoom();
+    // Looking for room may have found that the peer is gone.
     if (this.#closed) return reply.drop();
-    if (this.#waiting.length === 0 && this.#channel.hasRoom()) reply.send();
+    if (sendable) reply.send();
     else this.#waiting.push(reply);
     if (this.#paused && !this.#overLimit()) {
       this.#paused = false;
@@ -340,8 +346,7 @@ export class NbdSession implements Protocol {
       this.receive();
     }
     this.#channel.flush();
-    const done = this.#disconnecting || this.#shuttingDown;
-    if (done && this.#inFlight === 0 && this.#waiting.length === 0) this.#channel.close();
+    this.#closeWhenAnswered();
   }
 
   #saturated(): boolean {
@@ -371,6 +376,12 @@ export class NbdSession implements Protocol {
   /** Answers what is in hand, then closes: the client said goodbye, or made no sense. */
   #disconnect(): void {
     this.#disconnecting = true;
+    this.#channel.pause();
+    this.#closeWhenAnswered();
+  }
+
+  #closeWhenAnswered(): void {
+    if (!this.#disconnecting && !this.#shuttingDown) return;
     if (this.#inFlight === 0 && this.#waiting.length === 0) this.#channel.close();
   }
 
