@@ -87,19 +87,23 @@ export class Listener {
   #accept(): void {
     while (true) {
       const fd = accept(this.#options.fd);
-      if (fd < 0) return this.#pauseUnlessEmpty();
-      if (this.#connections.size >= this.#options.maxConnections) {
-        close(fd);
-        continue;
-      }
-      this.#serve(fd);
+      if (fd >= 0) this.#serve(fd);
+      else if (errno() === ERRNO.EAGAIN) return;
+      else if (errno() !== ERRNO.ECONNABORTED && errno() !== ERRNO.EINTR) return this.#pause();
     }
   }
 
   #serve(fd: number): void {
-    setNoDelay(fd);
-    setSendBuffer(fd, SEND_BUFFER);
-    const channel = new DescriptorChannel(this.#reactor, this.#pool, fd);
+    if (this.#connections.size >= this.#options.maxConnections) return close(fd);
+    let channel: DescriptorChannel;
+    try {
+      setNoDelay(fd);
+      setSendBuffer(fd, SEND_BUFFER);
+      channel = new DescriptorChannel(this.#reactor, this.#pool, fd);
+    } catch {
+      // There is no memory for it: those who are connected go on.
+      return close(fd);
+    }
     const connection: Connection = { channel, session: undefined };
     this.#connections.add(connection);
     channel.attach(this.#protocol(connection), () => this.#forget(connection));
@@ -124,9 +128,8 @@ export class Listener {
     if (this.#connections.size === 0) this.#drained?.resolve();
   }
 
-  /** accept(2) failed: nobody waits (EAGAIN), or descriptors ran out, and trying on would spin. */
-  #pauseUnlessEmpty(): void {
-    if (errno() === ERRNO.EAGAIN) return;
+  /** Descriptors or memory ran out: trying on would spin. */
+  #pause(): void {
     this.#reactor.remove(this.#options.fd);
     this.#retry = this.#reactor.addDeadline(performance.now() + RETRY_MS, () => {
       this.#retry = undefined;

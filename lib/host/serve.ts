@@ -5,12 +5,18 @@
  */
 import { ERRNO, SystemError } from "../../ffi/errno.ts";
 import { close as closeDescriptor } from "../../ffi/file.ts";
-import { connectUnix, listenTcp, listenUnix } from "../../ffi/socket.ts";
+import { connectUnix, getOption, listenTcp, listenUnix, SOL } from "../../ffi/socket.ts";
 import { UnsupportedError, UsageError } from "../backend/errors.ts";
+import { encodeText } from "../nbd/option_codec.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
 import { BackendHost } from "./host.ts";
 import type { ListenOptions } from "./protocol.ts";
 import type { BackendSource } from "./source.ts";
+
+/** SO_ACCEPTCONN (asm-generic/socket.h): whether a socket listens. */
+const SO_ACCEPTCONN = 30;
+/** Bytes of the longest token. */
+const TOKEN_BYTES = 1024;
 
 /** How {@linkcode serve} serves. */
 export interface ServeOptions {
@@ -24,7 +30,7 @@ export interface ServeOptions {
   token?: string;
   /** Listen beyond this host although whoever reaches the port may read and write. */
   insecure?: boolean;
-  /** Connections at a time; 100 unless told. */
+  /** Connections at a time, at each URL; 100 unless told. */
   maxConnections?: number;
   /** How long a handshake may take, in ms; 10 s unless told. */
   handshakeMs?: number;
@@ -64,22 +70,25 @@ export async function serve(
 ): Promise<Server> {
   const urls: readonly (string | URL)[] = Array.isArray(listen) ? listen : [listen as string];
   if (urls.length === 0) throw new UsageError("Cannot serve without a URL to listen at");
+  checkOptions(options);
   const addresses = urls.map((url) => checkedAddress(parseAddress(url), options));
-  const host = await BackendHost.start(backend, { token: options.backendToken });
   const sockets: ListeningSocket[] = [];
+  let host: BackendHost | undefined;
   try {
-    for (const address of addresses) {
-      const socket = listenAt(address);
-      sockets.push(socket);
+    // Before the backend, so that an address that is taken makes no region.
+    for (const address of addresses) sockets.push(listenAt(address, sockets));
+    host = await BackendHost.start(backend, { token: options.backendToken });
+    for (const [index, socket] of sockets.entries()) {
+      const address = addresses[index]!;
       await host.listen(socket.fd, address.protocol, listenOptions(address, options));
       socket.handedOver = true;
     }
+    return new RunningServer(host, sockets);
   } catch (error) {
-    await host.close();
     for (const socket of sockets) socket.cleanUp();
+    await host?.close();
     throw error;
   }
-  return new RunningServer(host, sockets);
 }
 
 class RunningServer implements Server {
@@ -115,11 +124,8 @@ class RunningServer implements Server {
   }
 
   async #close(): Promise<void> {
-    try {
-      await this.#host.close();
-    } finally {
-      for (const socket of this.#sockets) socket.cleanUp();
-    }
+    for (const socket of this.#sockets) socket.cleanUp();
+    await this.#host.close();
   }
 }
 
@@ -127,18 +133,53 @@ class RunningServer implements Server {
 class ListeningSocket {
   /** Whether a host owns (and closes) the descriptor. */
   handedOver = false;
+  readonly fd: number;
+  readonly url: string;
+  readonly #path: string | undefined;
+  readonly #inode: string | undefined;
 
-  constructor(readonly fd: number, readonly url: string, readonly path: string | undefined) {}
+  constructor(fd: number, url: string, path?: string) {
+    this.fd = fd;
+    this.url = url;
+    this.#path = path;
+    this.#inode = path === undefined ? undefined : inodeOf(path);
+  }
 
+  /** Removes what others see of it, unless another server took its place meanwhile. */
   cleanUp(): void {
     if (!this.handedOver) closeDescriptor(this.fd);
-    if (this.path === undefined) return;
-    try {
-      Deno.removeSync(this.path);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
+    if (this.#path === undefined || inodeOf(this.#path) !== this.#inode) return;
+    Deno.removeSync(this.#path);
   }
+}
+
+/** What tells a file from all others; undefined where there is none. */
+function inodeOf(path: string): string | undefined {
+  try {
+    const { dev, ino } = Deno.lstatSync(path);
+    return `${dev}:${ino}`;
+  } catch {
+    return undefined;
+  }
+}
+
+function checkOptions(options: ServeOptions): void {
+  for (const text of [options.name, options.description]) {
+    if (text !== undefined) encodeText(text);
+  }
+  for (const key of ["maxConnections", "handshakeMs"] as const) {
+    const value = options[key];
+    if (value === undefined || (Number.isSafeInteger(value) && value > 0)) continue;
+    throw new UsageError(`Cannot serve with ${key} ${value}`, {
+      hint: "give a whole number over 0",
+    });
+  }
+  if (options.token === undefined) return;
+  const { length } = new TextEncoder().encode(options.token);
+  if (length > 0 && length <= TOKEN_BYTES) return;
+  throw new UsageError(`Cannot serve with a token of ${length} bytes`, {
+    hint: `give one of 1 to ${TOKEN_BYTES}`,
+  });
 }
 
 function checkedAddress(address: Address, options: ServeOptions): Address {
@@ -160,7 +201,7 @@ function checkedAddress(address: Address, options: ServeOptions): Address {
 }
 
 function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host === "[::1]" || /^127\./.test(host);
+  return host === "localhost" || host === "[::1]" || /^127(\.[0-9]{1,3}){3}$/.test(host);
 }
 
 function listenOptions(address: Address, options: ServeOptions): ListenOptions {
@@ -174,26 +215,34 @@ function listenOptions(address: Address, options: ServeOptions): ListenOptions {
   };
 }
 
-function listenAt(address: Address): ListeningSocket {
+/** Begins to listen, beside the sockets that were made before. */
+function listenAt(address: Address, before: readonly ListeningSocket[]): ListeningSocket {
+  try {
+    return listenOn(address, before);
+  } catch (error) {
+    if (!(error instanceof SystemError) || error.errno !== ERRNO.EADDRINUSE) throw error;
+    const { syscall, errno, subject } = error;
+    const hint = "something is there already: stop it or choose another address";
+    throw new SystemError({ syscall, errno, subject, hint });
+  }
+}
+
+function listenOn(address: Address, before: readonly ListeningSocket[]): ListeningSocket {
   const { transport } = address;
   switch (transport.kind) {
     case "tcp": {
       const { fd, port } = listenTcp(transport.host, transport.port);
       const bound = { ...address, transport: { ...transport, port } };
-      return new ListeningSocket(fd, formatAddress(bound), undefined);
+      return new ListeningSocket(fd, formatAddress(bound));
     }
     case "unix": {
-      removeStale(transport.path);
       const abstract = transport.path.startsWith("@");
+      if (!abstract) removeStale(transport.path);
       const fd = listenUnix(transport.path);
       return new ListeningSocket(fd, formatAddress(address), abstract ? undefined : transport.path);
     }
     case "systemd":
-      return new ListeningSocket(
-        inheritedSocket(transport.fd),
-        formatAddress(address),
-        undefined,
-      );
+      return new ListeningSocket(inheritedSocket(transport.fd, before), formatAddress(address));
   }
 }
 
@@ -214,10 +263,17 @@ function removeStale(path: string): void {
 }
 
 /** A socket that the service manager handed over (sd_listen_fds(3)). */
-function inheritedSocket(fd: number): number {
+function inheritedSocket(fd: number, before: readonly ListeningSocket[]): number {
+  const refuse = (why: string): never => {
+    throw new UsageError(`Cannot listen at descriptor ${fd} as ${why}`, {
+      hint: "start the server by socket activation, which sets LISTEN_FDS",
+    });
+  };
   const count = Number(Deno.env.get("LISTEN_FDS") ?? 0);
-  if (fd >= 3 && fd < 3 + count) return fd;
-  throw new UsageError(`Cannot listen at descriptor ${fd} as no such socket was handed over`, {
-    hint: "start the server by socket activation, which sets LISTEN_FDS",
-  });
+  if (!(fd >= 3 && fd < 3 + count)) return refuse("no such socket was handed over");
+  const pid = Deno.env.get("LISTEN_PID");
+  if (pid !== undefined && Number(pid) !== Deno.pid) return refuse("it is for another process");
+  if (before.some((socket) => socket.fd === fd)) return refuse("it is named twice");
+  if (getOption(fd, SOL.SOCKET, SO_ACCEPTCONN) === 0) return refuse("it does not listen");
+  return fd;
 }
