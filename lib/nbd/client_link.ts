@@ -57,7 +57,7 @@ const BYTES_IN_FLIGHT_LIMIT = 64 << 20;
 const BACKOFF = { first: 50, most: 2000 };
 
 /** Milliseconds that {@linkcode Link.close} gives to requests in flight. */
-const CLOSE_TIMEOUT = 5000;
+const CLOSE_TIMEOUT = 2000;
 
 /** Milliseconds between looks for late requests, at most. */
 const WATCH_INTERVAL = 1000;

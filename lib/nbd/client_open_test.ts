@@ -69,10 +69,15 @@ Deno.test("openExport() takes a server that knows nothing but an export's name",
     await peer.send(encodeGreeting(0));
     assertEquals(await peer.receive(4), new Uint8Array(4));
     assertEquals(await peer.option(), OPTION.EXPORT_NAME);
-    await peer.send(encodeExportNameReply(EXPORT, true));
+    await peer.send(encodeExportNameReply(EXPORT, true), new Uint8Array([0x67]));
     await peer.gone();
   });
-  assertEquals((await open(server)).size, EXPORT.size);
+  const { conn, negotiated } = await openExport(parseAddress(server.url), 10_000);
+  assertEquals(negotiated.size, EXPORT.size);
+  const next = new Uint8Array(1);
+  await conn.read(next);
+  assertEquals(next[0], 0x67, "the stream is at the first byte behind the handshake");
+  conn.close();
   await assertRejects(() => listExports(parseAddress(server.url)), UnsupportedError);
 });
 
@@ -103,7 +108,12 @@ const HOSTILE: [name: string, script: (peer: Peer) => Promise<void>][] = [
   ],
   [
     "that answers another option",
-    (peer) => upToGo(peer, () => peer.send(encodeOptionReply(OPTION.LIST, REPLY.ACK))),
+    (peer) =>
+      upToGo(peer, async () => {
+        const data = encodeInfo({ kind: "export", ...EXPORT });
+        await peer.send(encodeOptionReply(OPTION.INFO, REPLY.INFO, data));
+        await peer.send(encodeOptionReply(OPTION.GO, REPLY.ACK));
+      }),
   ],
   ["that answers without magic", (peer) => upToGo(peer, () => peer.send(new Uint8Array(20)))],
   ["that announces a reply of 4 GiB", (peer) =>

@@ -41,7 +41,9 @@ export class ClientRequest implements RequestHeader {
   described = 0;
   /** BLOCK_STATUS: bytes that the reply described so far; may be over the range. */
   received = 0;
-  /** The first error of a structured reply, or 0. */
+  /** Errors of a structured reply so far. */
+  errorCount = 0;
+  /** The first of them, or 0. */
   error = 0;
   /** Its message. */
   message = "";
@@ -82,6 +84,7 @@ export class ClientRequest implements RequestHeader {
     this.extents = [];
     this.described = 0;
     this.received = 0;
+    this.errorCount = 0;
     this.error = 0;
     this.message = "";
   }

@@ -226,6 +226,22 @@ Deno.test("a reply to a request that was not sent yet breaks the protocol", asyn
   }
 });
 
+Deno.test("a reply that was due to an earlier request of the same slot breaks the protocol", async () => {
+  await using server = new ScriptedNbdServer(async (peer, index) => {
+    if (index > 0) return await behave(peer);
+    await peer.handshake(OFFER);
+    const first = await peer.request();
+    await peer.chunk(first, CHUNK.NONE, true);
+    const second = await peer.request();
+    assertEquals(second.cookie.slice(4), first.cookie.slice(4));
+    await peer.chunk(first, CHUNK.NONE, true);
+    await peer.gone();
+  });
+  await using backend = await connect(server);
+  await backend.flush();
+  await assertRejects(() => backend.flush(), ProtocolError, "which no request waits for");
+});
+
 Deno.test("a write that is answered early has its buffer until it is sent", async () => {
   let received = 0;
   await using server = new ScriptedNbdServer(async (peer) => {
@@ -379,13 +395,16 @@ Deno.test("a write that does not get through is late too", async () => {
   stuck.resolve();
 });
 
-Deno.test("told to wait, a late request is sent again on another connection", async () => {
+Deno.test("told to wait, a late request is sent again and has all its time again", async () => {
   await using server = new ScriptedNbdServer(async (peer, index) => {
-    if (index > 1) return await behave(peer, filled(SIZE, 6));
     await peer.handshake(OFFER);
+    if (index < 3) return await peer.gone();
+    const request = await peer.request();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await answer(peer, request, filled(SIZE, 6));
     await peer.gone();
   });
-  await using backend = await connect(server, { requestTimeout: 50, onLoss: "wait" });
+  await using backend = await connect(server, { requestTimeout: 100, onLoss: "wait" });
   const buffer = new Uint8Array(10);
   await backend.readAt(buffer, 0);
   assertEquals(buffer, filled(10, 6));
@@ -479,6 +498,17 @@ Deno.test("close() lets requests under way finish, and says goodbye", async () =
   assertEquals(goodbye, true);
 });
 
+Deno.test("close() does not wait long for answers that do not come", async () => {
+  await using server = new ScriptedNbdServer(async (peer) => {
+    await peer.handshake(OFFER);
+    await peer.gone();
+  });
+  const backend = await connect(server);
+  const call = assertRejects(() => backend.readAt(new Uint8Array(10), 0), ClosedError);
+  await backend.close();
+  await call;
+});
+
 Deno.test("close() fails what waits for a connection that cannot be had", async () => {
   const lost = Promise.withResolvers<void>();
   await using server = new ScriptedNbdServer(async (peer, index) => {
@@ -506,7 +536,9 @@ Deno.test("close() does not wait for a handshake that hangs", async () => {
   const backend = await connect(server);
   const call = assertRejects(() => backend.readAt(new Uint8Array(10), 0), ClosedError);
   await hanging.promise;
+  const start = performance.now();
   await backend.close();
+  assert(performance.now() - start < 5000);
   await call;
 });
 

@@ -40,6 +40,9 @@ const CHUNK_EXTENT_LIMIT = 1 << 20;
 /** Bytes of an error chunk before and after its message, of types to come too. */
 const ERROR_FIXED_LIMIT = 64;
 
+/** Error chunks of one reply: with this, every reply ends somewhere. */
+const ERROR_COUNT_LIMIT = 1024;
+
 /** Bit of a chunk type that means an error. */
 const ERROR_BIT = 0x8000;
 
@@ -73,8 +76,7 @@ export class ReplyParser {
 
   /** Where the next bytes of the stream go; never empty. */
   room(): Uint8Array {
-    this.#direct = this.#start === this.#end && this.#dataLeft >= DIRECT_MINIMUM &&
-      this.#request!.data.buffer instanceof ArrayBuffer;
+    this.#direct = this.#start === this.#end && this.#dataLeft >= DIRECT_MINIMUM;
     if (this.#direct) {
       return this.#request!.data.subarray(this.#dataAt, this.#dataAt + this.#dataLeft);
     }
@@ -273,6 +275,9 @@ export class ReplyParser {
       if (offset < 0 || offset > request.length) {
         throw new ProtocolError("An error chunk names an offset outside its request");
       }
+    }
+    if (++request.errorCount > ERROR_COUNT_LIMIT) {
+      throw new ProtocolError(`A reply has more than ${ERROR_COUNT_LIMIT} errors`);
     }
     if (request.error !== 0) return;
     request.error = error;

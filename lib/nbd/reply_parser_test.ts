@@ -269,6 +269,11 @@ const HOSTILE: [name: string, form: ReplyForm, bytes: () => Uint8Array][] = [
   ],
   ["a message of over 4096 bytes", STRUCTURED, () => errorChunk(DONE, 0, 5, "m".repeat(4097))],
   ["an error outside the request", STRUCTURED, () => errorChunk(DONE, 0, 5, "", u64(1101))],
+  [
+    "errors without end",
+    STRUCTURED,
+    () => join(...Array.from({ length: 1025 }, () => errorChunk(0, 0, 5, "again"))),
+  ],
   ["a status without extents", STRUCTURED, () => chunk(DONE, CHUNK.BLOCK_STATUS, 2, u32(5))],
   [
     "a status with half an extent",
