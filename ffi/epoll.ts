@@ -8,7 +8,15 @@ import { close } from "./file.ts";
 import { libc, perArch } from "./libc.ts";
 
 /** Events of epoll(7). */
-export const EPOLL = { IN: 0x1, OUT: 0x4, ERR: 0x8, HUP: 0x10, RDHUP: 0x2000 } as const;
+export const EPOLL = {
+  IN: 0x1,
+  OUT: 0x4,
+  ERR: 0x8,
+  HUP: 0x10,
+  RDHUP: 0x2000,
+  /** Edge-triggered: an event comes once, until the descriptor was found not ready again. */
+  ET: 0x8000_0000,
+} as const;
 
 const CTL = { ADD: 1, DEL: 2, MOD: 3 } as const;
 // struct epoll_event is packed on x86_64 and naturally aligned elsewhere.

@@ -37,6 +37,7 @@ export const SO = {
   ERROR: 4,
   SNDBUF: 7,
   RCVBUF: 8,
+  KEEPALIVE: 9,
   PEERCRED: 17,
   SNDBUFFORCE: 32,
 } as const;
@@ -51,6 +52,10 @@ const STREAM = SOCK.STREAM | SOCK.NONBLOCK | SOCK.CLOEXEC;
 const ACCEPT_FLAGS = SOCK.NONBLOCK | SOCK.CLOEXEC;
 
 const symbols = libc({
+  // ssize_t recv(int sockfd, void *buf, size_t len, int flags); counts stay under 2^31 here
+  recv: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
+  // ssize_t send(int sockfd, const void *buf, size_t len, int flags)
+  send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
   // int socket(int domain, int type, int protocol)
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int socketpair(int domain, int type, int protocol, int sv[2])
@@ -264,6 +269,16 @@ export function readv(fd: number, iovec: Iovec, count: number): number {
  */
 export function writev(fd: number, iovec: Iovec, count: number): number {
   return symbols().writev(fd, iovec.bytes, count);
+}
+
+/** Reads into a buffer: bytes read, 0 at the end of the stream, or -1 with errno set. */
+export function recv(fd: number, buffer: Uint8Array): number {
+  return symbols().recv(fd, buffer as BufferSource, BigInt(buffer.length), 0);
+}
+
+/** Writes a buffer: bytes taken, perhaps fewer than all, or -1 with errno set. */
+export function send(fd: number, buffer: Uint8Array): number {
+  return symbols().send(fd, buffer as BufferSource, BigInt(buffer.length), MSG.NOSIGNAL);
 }
 
 type NameCall = ReturnType<typeof symbols>["getsockname"];

@@ -7,6 +7,7 @@ import type { Backend, SharedBackend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
 import { openSharedMemory } from "../backend/memory.ts";
 import { openLocal } from "../backend/open_local.ts";
+import type { Reactor } from "../net/reactor.ts";
 import { PortBackend } from "./port.ts";
 import type { OpenBackend, PortableSource } from "./source.ts";
 
@@ -14,6 +15,8 @@ import type { OpenBackend, PortableSource } from "./source.ts";
 export interface OpenOptions {
   /** What a server of the native wire wants to see. */
   token?: string | undefined;
+  /** What connections depend on; the runtime's event loop unless told. */
+  reactor?: Reactor | undefined;
 }
 
 const FORMS =
@@ -38,7 +41,7 @@ export async function openBackend(url: string | URL, options: OpenOptions = {}):
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1]?.toLowerCase() ?? "";
   if (/^nbds?(\+unix)?$/.test(scheme)) {
     const { connectNbd } = await import("../nbd/client.ts");
-    return await connectNbd(text);
+    return await connectNbd(text, { onLoss: "wait", reactor: options.reactor });
   }
   if (/^telemaps?(\+unix)?$/.test(scheme)) {
     const { connectTelemap } = await import("../rpc/client.ts");
@@ -48,10 +51,10 @@ export async function openBackend(url: string | URL, options: OpenOptions = {}):
 }
 
 /** Opens a source that came from another isolate. */
-export async function openPortable(source: PortableSource): Promise<Backend> {
+export async function openPortable(source: PortableSource, reactor: Reactor): Promise<Backend> {
   switch (source.kind) {
     case "url":
-      return await openBackend(source.url, { token: source.token });
+      return await openBackend(source.url, { token: source.token, reactor });
     case "shared":
       return openAgain(source.shared);
     case "port":

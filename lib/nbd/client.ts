@@ -9,6 +9,7 @@ import { appendExtent } from "../backend/extents.ts";
 import { settleAll } from "../backend/settle.ts";
 import { ClosedError, IntegrityError, UsageError } from "../backend/errors.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
+import type { Reactor } from "../net/reactor.ts";
 import { lostWritesError } from "./client_error.ts";
 import { Link, type LinkOptions } from "./client_link.ts";
 import { type NegotiatedExport, type OpenExport, openExport } from "./client_open.ts";
@@ -34,6 +35,8 @@ export interface NbdClientOptions {
    * the next flush say so, once, by an `IntegrityError` (default); "ignore" trusts the server.
    */
   onLostWrites?: "error" | "ignore";
+  /** What connections depend on; the runtime's event loop unless told. */
+  reactor?: Reactor | undefined;
   /** Connections to use, where the server can have several; default 1. */
   connections?: number;
   /** Takes a line when a connection is lost or made again; default `console.warn`. */
@@ -70,10 +73,14 @@ export async function connectNbd(
       hint: `expected 1 to ${CONNECTIONS_LIMIT}`,
     });
   }
-  const opened = [await openExport(address, connectTimeout)];
+  const { reactor } = options;
+  const opened = [await openExport(address, connectTimeout, undefined, reactor)];
   const { negotiated } = opened[0]!;
   const open = async (timeout: number, signal?: AbortSignal) =>
-    checkSame(negotiated, await openExport(address, Math.min(timeout, connectTimeout), signal));
+    checkSame(
+      negotiated,
+      await openExport(address, Math.min(timeout, connectTimeout), signal, reactor),
+    );
   try {
     const wanted = (negotiated.flags & FLAG.CAN_MULTI_CONN) !== 0 ? connections : 1;
     while (opened.length < wanted) opened.push(await open(connectTimeout));
@@ -157,6 +164,8 @@ export class NbdBackend implements Backend {
   }
 
   /**
+   * Answers when the server says that all writes it acknowledged before are durable.
+   *
    * @throws {IntegrityError} A connection was lost since the last flush, and acknowledged writes
    * with it, perhaps; said once (see {@linkcode NbdClientOptions.onLostWrites}).
    */
@@ -178,6 +187,7 @@ export class NbdBackend implements Backend {
     await Promise.all(this.#links.map((link) => link.close()));
   }
 
+  /** Closes it. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

@@ -8,6 +8,7 @@
  * @module
  */
 import { ConnectionError, TelemapError } from "../backend/errors.ts";
+import type { ByteConn } from "../net/reactor_conn.ts";
 import type { OpenExport } from "./client_open.ts";
 import type { ClientRequest } from "./client_request.ts";
 import { SIZE } from "./constants.ts";
@@ -30,7 +31,7 @@ const GATHER_SIZE = 128 << 10;
 
 /** A connection; over when its owner's `ended` was called. */
 export class ClientConnection implements ReplySink {
-  readonly #conn: Deno.Conn;
+  readonly #conn: ByteConn;
   readonly #owner: ConnectionOwner;
   readonly #parser: ReplyParser;
 
@@ -148,7 +149,7 @@ export class ClientConnection implements ReplySink {
       const head = Math.min(length, GATHER_SIZE - gathered);
       this.#gather.set(request.data.subarray(0, head), gathered);
       gathered += head;
-      if (head < length) rest = sendable(request.data.subarray(head));
+      if (head < length) rest = request.data.subarray(head);
     }
     this.#unsent.splice(0, count);
     if (rest !== undefined) this.#leaving = last;
@@ -163,11 +164,6 @@ export class ClientConnection implements ReplySink {
   async #write(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length;) at += await this.#conn.write(bytes.subarray(at));
   }
-}
-
-/** What the system can read from: it takes no memory that is shared between isolates. */
-function sendable(bytes: Uint8Array): Uint8Array {
-  return bytes.buffer instanceof ArrayBuffer ? bytes : bytes.slice();
 }
 
 function asTelemapError(error: unknown): TelemapError {

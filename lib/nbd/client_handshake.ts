@@ -13,6 +13,7 @@ import {
   RemoteError,
   UnsupportedError,
 } from "../backend/errors.ts";
+import type { ByteConn } from "../net/reactor_conn.ts";
 import { ALLOCATION, HANDSHAKE, INFO, OPTION, REPLY, SIZE } from "./constants.ts";
 import {
   type BlockSizes,
@@ -64,16 +65,16 @@ interface Refusal {
 
 /** The option phase of one connection. */
 export class ClientHandshake {
-  readonly #conn: Deno.Conn;
+  readonly #conn: ByteConn;
   readonly #flags: number;
 
-  private constructor(conn: Deno.Conn, flags: number) {
+  private constructor(conn: ByteConn, flags: number) {
     this.#conn = conn;
     this.#flags = flags;
   }
 
   /** Greets: takes the server's flags and answers with ours. */
-  static async start(conn: Deno.Conn): Promise<ClientHandshake> {
+  static async start(conn: ByteConn): Promise<ClientHandshake> {
     const offered = decodeGreeting(await receive(conn, SIZE.GREETING));
     const flags = offered & (HANDSHAKE.FIXED_NEWSTYLE | HANDSHAKE.NO_ZEROES);
     await send(conn, encodeClientFlags(flags));
@@ -267,12 +268,12 @@ function refused({ type, message }: Refusal, what: string): Error {
   }
 }
 
-async function send(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
+async function send(conn: ByteConn, bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.length;) at += await conn.write(bytes.subarray(at));
 }
 
 /** Receives exactly `length` bytes; the caller has bounded it. */
-async function receive(conn: Deno.Conn, length: number): Promise<Uint8Array> {
+async function receive(conn: ByteConn, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
   for (let at = 0; at < length;) {
     const count = await conn.read(bytes.subarray(at));

@@ -7,6 +7,8 @@
 import { ConnectionError, DeadlineError, TelemapError, UsageError } from "../backend/errors.ts";
 import { type Address, formatAddress } from "../net/address.ts";
 import { dial } from "../net/dial.ts";
+import type { Reactor } from "../net/reactor.ts";
+import type { ByteConn } from "../net/reactor_conn.ts";
 import { ClientHandshake, type ExportDescription } from "./client_handshake.ts";
 import { encodeDisconnect } from "./request_header.ts";
 import type { ServerReply } from "./option_codec.ts";
@@ -22,7 +24,7 @@ export interface NegotiatedExport extends ExportDescription {
 /** A stream at the start of its transmission phase. */
 export interface OpenExport {
   /** The stream. */
-  readonly conn: Deno.Conn;
+  readonly conn: ByteConn;
   /** What was negotiated on it. */
   readonly negotiated: NegotiatedExport;
 }
@@ -35,8 +37,9 @@ export function openExport(
   address: Address,
   timeout: number,
   signal?: AbortSignal,
+  reactor?: Reactor,
 ): Promise<OpenExport> {
-  return shakeHands(address, timeout, signal, async (handshake, conn) => {
+  return shakeHands(address, { timeout, signal, reactor }, async (handshake, conn) => {
     const structured = handshake.isFixed && await handshake.structuredReplies();
     const allocation = structured ? await handshake.allocationContext(address.name) : undefined;
     const description = await handshake.go(address.name);
@@ -50,7 +53,7 @@ export function openExport(
  * @throws {RemoteError} The server does not say.
  */
 export async function listExports(address: Address, timeout = 10_000): Promise<ServerReply[]> {
-  return await shakeHands(address, timeout, undefined, async (handshake, conn) => {
+  return await shakeHands(address, { timeout }, async (handshake, conn) => {
     const exports = await handshake.list();
     await handshake.abort();
     conn.close();
@@ -67,7 +70,7 @@ export async function describeExport(
   address: Address,
   timeout = 10_000,
 ): Promise<NegotiatedExport> {
-  return await shakeHands(address, timeout, undefined, async (handshake, conn) => {
+  return await shakeHands(address, { timeout }, async (handshake, conn) => {
     const structured = handshake.isFixed && await handshake.structuredReplies();
     const allocation = structured ? await handshake.allocationContext(address.name) : undefined;
     const { found, entered } = await handshake.info(address.name);
@@ -78,12 +81,17 @@ export async function describeExport(
   });
 }
 
+interface ShakeOptions {
+  timeout: number;
+  signal?: AbortSignal | undefined;
+  reactor?: Reactor | undefined;
+}
+
 /** Runs a handshake; closes the stream where it fails or the time is over. */
 async function shakeHands<T>(
   address: Address,
-  timeout: number,
-  signal: AbortSignal | undefined,
-  talk: (handshake: ClientHandshake, conn: Deno.Conn) => Promise<T>,
+  { timeout, signal, reactor }: ShakeOptions,
+  talk: (handshake: ClientHandshake, conn: ByteConn) => Promise<T>,
 ): Promise<T> {
   const url = formatAddress(address);
   if (address.protocol !== "nbd") {
@@ -92,7 +100,7 @@ async function shakeHands<T>(
     });
   }
   const deadline = performance.now() + timeout;
-  const conn = await dial(address, { timeout, ...(signal && { signal }) });
+  const conn = await dial(address, { timeout, ...(signal && { signal }), reactor });
   let end: unknown;
   const stop = (reason: unknown) => {
     if (end !== undefined) return;

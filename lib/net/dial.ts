@@ -3,14 +3,18 @@
  *
  * @module
  */
+import { lookup } from "node:dns/promises";
 import {
   ConnectionError,
   DeadlineError,
+  errorCode,
   TelemapError,
   UnsupportedError,
   UsageError,
 } from "../backend/errors.ts";
 import { type Address, formatAddress } from "./address.ts";
+import type { Reactor } from "./reactor.ts";
+import { type ByteConn, ReactorConn } from "./reactor_conn.ts";
 
 /** How {@linkcode dial} connects. */
 export interface DialOptions {
@@ -18,6 +22,8 @@ export interface DialOptions {
   timeout?: number;
   /** Gives up with its reason when it is aborted. */
   signal?: AbortSignal;
+  /** The reactor that the connection is to depend on; the runtime's event loop unless told. */
+  reactor?: Reactor | undefined;
 }
 
 /** Milliseconds that connecting takes at most where nothing else is said. */
@@ -31,7 +37,7 @@ export const DIAL_TIMEOUT = 10_000;
  * @throws {DeadlineError} The peer did not take the connection in time.
  * @throws {ConnectionError} It could not be made for another reason.
  */
-export async function dial(address: Address, options: DialOptions = {}): Promise<Deno.Conn> {
+export async function dial(address: Address, options: DialOptions = {}): Promise<ByteConn> {
   const { transport } = address;
   const url = formatAddress(address);
   if (address.tls) {
@@ -53,7 +59,7 @@ export async function dial(address: Address, options: DialOptions = {}): Promise
   const abort = () => end(options.signal?.reason);
   options.signal?.addEventListener("abort", abort);
   const controller = new AbortController();
-  const connecting = connect(transport, controller.signal);
+  const connecting = connect(transport, controller.signal, options.reactor);
   try {
     options.signal?.throwIfAborted();
     return await Promise.race([connecting, ended]);
@@ -74,22 +80,33 @@ export async function dial(address: Address, options: DialOptions = {}): Promise
 async function connect(
   transport: { kind: "tcp"; host: string; port: number } | { kind: "unix"; path: string },
   signal: AbortSignal,
-): Promise<Deno.Conn> {
+  reactor: Reactor | undefined,
+): Promise<ByteConn> {
   if (transport.kind === "unix") {
-    return await Deno.connect({ transport: "unix", path: transport.path });
+    return reactor === undefined
+      ? await Deno.connect({ transport: "unix", path: transport.path })
+      : ReactorConn.connectUnix(reactor, transport.path);
   }
-  const conn = await Deno.connect({ hostname: transport.host, port: transport.port, signal });
+  const { host, port } = transport;
+  if (reactor !== undefined) {
+    const { address } = await lookup(host.replace(/^\[(.*)\]$/, "$1"));
+    return await ReactorConn.connectTcp(reactor, address, port, signal);
+  }
+  const conn = await Deno.connect({ hostname: host, port, signal });
   conn.setNoDelay();
   conn.setKeepAlive();
   return conn;
 }
 
 function hintFor(error: unknown): { hint?: string } {
-  if (error instanceof Deno.errors.ConnectionRefused) return { hint: "is the server running?" };
-  if (error instanceof Deno.errors.NotFound) {
+  const code = errorCode(error);
+  if (error instanceof Deno.errors.ConnectionRefused || code === "ECONNREFUSED") {
+    return { hint: "is the server running?" };
+  }
+  if (error instanceof Deno.errors.NotFound || code === "ENOENT") {
     return { hint: "there is no such socket: is the server running, with this path?" };
   }
-  if (error instanceof Deno.errors.PermissionDenied) {
+  if (error instanceof Deno.errors.PermissionDenied || code === "EACCES") {
     return { hint: "the socket's owner and mode say who may use it" };
   }
   return {};

@@ -2,6 +2,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { ConnectionError, DeadlineError, UnsupportedError, UsageError } from "../backend/errors.ts";
 import { parseAddress } from "./address.ts";
 import { dial } from "./dial.ts";
+import type { ByteConn } from "./reactor_conn.ts";
 
 async function echoOnce(listener: Deno.Listener): Promise<void> {
   using conn = await listener.accept();
@@ -62,7 +63,7 @@ Deno.test("dial() says whom it could not reach and what to do", async () => {
 Deno.test("dial() gives up after its deadline", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0, tcpBacklog: 1 });
   const url = `nbd://127.0.0.1:${listener.addr.port}`;
-  const waiting: Deno.Conn[] = [];
+  const waiting: ByteConn[] = [];
   try {
     // A listener that accepts nothing takes what its backlog holds, then leaves peers waiting.
     await assertRejects(

@@ -27,11 +27,8 @@ export interface Deadline {
 
 /** How a {@linkcode Reactor} waits. */
 export interface ReactorOptions {
-  /**
-   * Whether it may hold up its isolate while nothing is in flight. False where something works in
-   * the background of the isolate without having told {@linkcode Reactor.beginAsync}.
-   */
-  blocking: boolean;
+  /** As {@linkcode Reactor.blocking}; false unless told. */
+  blocking?: boolean;
 }
 
 /** Polls that follow a short sleep: about 60 microseconds' worth of system calls. */
@@ -45,9 +42,13 @@ const ROUNDS_BEFORE_YIELD = 4096;
 
 /** See the module. */
 export class Reactor implements Disposable {
+  /**
+   * Whether it may hold up its isolate while nothing is in flight. False where something works in
+   * the background of the isolate without having told {@linkcode Reactor.beginAsync}.
+   */
+  blocking: boolean;
   readonly #epoll = new Epoll();
   readonly #wake: EventFd;
-  readonly #blocking: boolean;
   readonly #handlers: (ReadyHandler | undefined)[] = [];
   readonly #deadlines = new Set<Deadline>();
   #inFlight = 0;
@@ -59,9 +60,9 @@ export class Reactor implements Disposable {
   #stopped = false;
 
   /** Makes a reactor that another isolate can wake through `wake`. */
-  constructor(wake: EventFd, options: ReactorOptions) {
+  constructor(wake: EventFd, options: ReactorOptions = {}) {
     this.#wake = wake;
-    this.#blocking = options.blocking;
+    this.blocking = options.blocking ?? false;
     this.#epoll.add(wake.fd, EPOLL.IN);
   }
 
@@ -178,7 +179,7 @@ export class Reactor implements Disposable {
   }
 
   #mayBlock(): boolean {
-    return this.#blocking && this.#inFlight === 0 && this.#messages === 0;
+    return this.blocking && this.#inFlight === 0 && this.#messages === 0;
   }
 
   #timeout(): number {

@@ -10,6 +10,7 @@ import { appendExtent } from "../backend/extents.ts";
 import { settleAll } from "../backend/settle.ts";
 import { FlushLedger } from "../nbd/flush_ledger.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
+import type { Reactor } from "../net/reactor.ts";
 import type { CompressionMode } from "./compression.ts";
 import { ID_BYTES, type ServerHello } from "./hello.ts";
 import { WireLane } from "./lane.ts";
@@ -31,6 +32,8 @@ export interface ConnectTelemapOptions {
    * long as it takes, "error" rejects it with `DeadlineError` after the request timeout.
    */
   onLoss?: "wait" | "error" | undefined;
+  /** What connections depend on; the runtime's event loop unless told. */
+  reactor?: Reactor | undefined;
   /** When contents are compressed; `auto` (the default): where it is faster. */
   compression?: CompressionMode | undefined;
   /** Takes a line for people when the server is lost or found again; default `console.warn`. */
@@ -113,6 +116,7 @@ export class RemoteBackend implements Backend {
       requestTimeout = 30_000,
       onLoss = "wait",
       compression = "auto",
+      reactor,
     } = options;
     this.#url = formatAddress(address);
     this.#log = options.log ?? console.warn;
@@ -120,7 +124,7 @@ export class RemoteBackend implements Backend {
     const lane = (number: Lane) =>
       new WireLane({
         ...{ address, url: this.#url, lane: number, session, token, compression },
-        ...{ connectTimeout, requestTimeout },
+        ...{ connectTimeout, requestTimeout, reactor },
         keepWaiting: onLoss === "wait",
         ledger: this.#ledger,
         onConnected: (server, lane) => this.#connected(server, lane),

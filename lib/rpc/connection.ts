@@ -14,6 +14,8 @@ import {
 } from "../backend/errors.ts";
 import { type Address, formatAddress } from "../net/address.ts";
 import { dial } from "../net/dial.ts";
+import type { Reactor } from "../net/reactor.ts";
+import type { ByteConn } from "../net/reactor_conn.ts";
 import {
   type ClientHello,
   decodeServerHello,
@@ -35,6 +37,8 @@ export interface OpenConnectionOptions {
   timeout: number;
   /** Gives up. */
   signal: AbortSignal;
+  /** What the connection depends on; the runtime's event loop unless told. */
+  reactor?: Reactor | undefined;
 }
 
 /** Frames that wait for the connection are put side by side in buffers of this size. */
@@ -53,7 +57,7 @@ export class WireConnection {
   /** Resolves with the reason when the connection is over. */
   readonly ended: Promise<TelemapError>;
 
-  readonly #conn: Deno.Conn;
+  readonly #conn: ByteConn;
   #end!: (reason: TelemapError) => void;
   #over = false;
   #batch = new Uint8Array(BATCH_BYTES);
@@ -72,10 +76,10 @@ export class WireConnection {
    * @throws {RemoteError} It refuses; the code says why (EACCES: token, ENOENT: export).
    */
   static async open(options: OpenConnectionOptions): Promise<WireConnection> {
-    const { address, timeout, signal } = options;
+    const { address, timeout, signal, reactor } = options;
     const url = formatAddress(address);
     const start = performance.now();
-    const conn = await dial(address, { timeout, signal });
+    const conn = await dial(address, { timeout, signal, reactor });
     const dialled = performance.now();
     let reason: TelemapError | undefined;
     const giveUp = (why: TelemapError) => {
@@ -101,7 +105,7 @@ export class WireConnection {
     }
   }
 
-  private constructor(conn: Deno.Conn, server: ServerHello, roundTrip: number) {
+  private constructor(conn: ByteConn, server: ServerHello, roundTrip: number) {
     this.#conn = conn;
     this.server = server;
     this.roundTrip = roundTrip;
@@ -193,7 +197,7 @@ export class WireConnection {
 }
 
 async function exchangeHello(
-  conn: Deno.Conn,
+  conn: ByteConn,
   hello: ClientHello,
   url: string,
 ): Promise<ServerHello> {
@@ -216,11 +220,11 @@ function checkedAnswer(answer: ServerHello, hello: ClientHello): ServerHello {
   throw new ProtocolError("Cannot use a hello that chooses what was not offered");
 }
 
-async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
+async function writeAll(conn: ByteConn, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length;) done += await conn.write(bytes.subarray(done));
 }
 
-async function readAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
+async function readAll(conn: ByteConn, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length;) {
     const count = await conn.read(bytes.subarray(done));
     if (count === null) throw new ConnectionError("The server closed the connection");

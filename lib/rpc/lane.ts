@@ -12,6 +12,7 @@ import {
   type TelemapError,
 } from "../backend/errors.ts";
 import type { Address } from "../net/address.ts";
+import type { Reactor } from "../net/reactor.ts";
 import type { FlushLedger } from "../nbd/flush_ledger.ts";
 import { CompressionChoice, type CompressionMode } from "./compression.ts";
 import { WireConnection } from "./connection.ts";
@@ -38,6 +39,8 @@ export interface LaneOptions {
   requestTimeout: number;
   /** Requests wait for as long as it takes, instead of failing after the request timeout. */
   keepWaiting: boolean;
+  /** What connections depend on; the runtime's event loop unless told. */
+  reactor: Reactor | undefined;
   /** When contents are compressed. */
   compression: CompressionMode;
   /** What flushes may promise; shared by the lanes of a session. */
@@ -137,9 +140,10 @@ export class WireLane {
   }
 
   async #open(): Promise<WireConnection> {
-    const { address, connectTimeout, lane, session, token } = this.#options;
+    const { address, connectTimeout, lane, session, token, reactor } = this.#options;
     const connection = await WireConnection.open({
       address,
+      reactor,
       timeout: connectTimeout,
       signal: this.#abort.signal,
       hello: {

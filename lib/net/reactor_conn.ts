@@ -1,0 +1,137 @@
+/**
+ * A connection whose readiness comes from a reactor: what a Worker that serves descriptors uses to
+ * reach a remote backend, so that one wait covers both sides. The runtime's own sockets are looked
+ * at only when its event loop has nothing else to do, which costs a busy Worker a lot of time.
+ *
+ * @module
+ */
+import { EPOLL } from "../../ffi/epoll.ts";
+import { ERRNO, errno, SystemError } from "../../ffi/errno.ts";
+import { close } from "../../ffi/file.ts";
+import {
+  connectTcp,
+  connectUnix,
+  recv,
+  send,
+  setNoDelay,
+  setOption,
+  setSendBuffer,
+  SO,
+  SOL,
+  takeError,
+} from "../../ffi/socket.ts";
+import { ConnectionError } from "../backend/errors.ts";
+import type { Reactor } from "./reactor.ts";
+
+/** The part of a `Deno.Conn` that protocols use. */
+export type ByteConn = Pick<Deno.Conn, "read" | "write" | "close"> & Disposable;
+
+/** The kernel's default for Unix sockets, 208 KiB, cuts a large request into many writes. */
+const SEND_BUFFER = 4 << 20;
+
+/** See the module. One read and one write at a time. */
+export class ReactorConn implements ByteConn {
+  readonly #reactor: Reactor;
+  readonly #fd: number;
+  #readable: PromiseWithResolvers<void> | undefined;
+  #writable: PromiseWithResolvers<void> | undefined;
+  #closed = false;
+
+  /** Connects to a Unix socket. Throws `SystemError` (ENOENT, ECONNREFUSED, EACCES, …). */
+  static connectUnix(reactor: Reactor, path: string): ReactorConn {
+    const conn = new ReactorConn(reactor, connectUnix(path));
+    setSendBuffer(conn.#fd, SEND_BUFFER);
+    return conn;
+  }
+
+  /** Connects to a numeric address. Throws `SystemError` (ECONNREFUSED, EHOSTUNREACH, …). */
+  static async connectTcp(
+    reactor: Reactor,
+    host: string,
+    port: number,
+    signal: AbortSignal,
+  ): Promise<ReactorConn> {
+    const conn = new ReactorConn(reactor, connectTcp(host, port));
+    const abort = () => conn.close();
+    signal.addEventListener("abort", abort);
+    try {
+      await conn.#untilConnected(`${host} port ${port}`);
+      setNoDelay(conn.#fd);
+      setOption(conn.#fd, SOL.SOCKET, SO.KEEPALIVE, 1);
+      return conn;
+    } catch (error) {
+      conn.close();
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  private constructor(reactor: Reactor, fd: number) {
+    this.#reactor = reactor;
+    this.#fd = fd;
+    // Edge-triggered: who reads or writes tries first, and waits only after EAGAIN.
+    reactor.add(fd, EPOLL.IN | EPOLL.OUT | EPOLL.ET, (events) => this.#ready(events));
+  }
+
+  async read(buffer: Uint8Array): Promise<number | null> {
+    while (true) {
+      this.#checkOpen();
+      const count = recv(this.#fd, buffer);
+      if (count > 0) return count;
+      if (count === 0) return buffer.length === 0 ? 0 : null;
+      if (!mayTryAgain("read")) continue;
+      this.#readable = Promise.withResolvers();
+      await this.#readable.promise;
+    }
+  }
+
+  async write(buffer: Uint8Array): Promise<number> {
+    while (true) {
+      this.#checkOpen();
+      const count = send(this.#fd, buffer);
+      if (count >= 0) return count;
+      if (!mayTryAgain("write")) continue;
+      this.#writable = Promise.withResolvers();
+      await this.#writable.promise;
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#reactor.remove(this.#fd);
+    close(this.#fd);
+    this.#ready(EPOLL.IN | EPOLL.OUT);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  async #untilConnected(subject: string): Promise<void> {
+    this.#writable = Promise.withResolvers();
+    await this.#writable.promise;
+    this.#checkOpen();
+    const failed = takeError(this.#fd);
+    if (failed !== 0) throw new SystemError({ syscall: "connect", errno: failed, subject });
+  }
+
+  #ready(events: number): void {
+    const failed = (events & (EPOLL.ERR | EPOLL.HUP)) !== 0;
+    if (failed || (events & EPOLL.IN) !== 0) this.#readable?.resolve();
+    if (failed || (events & EPOLL.OUT) !== 0) this.#writable?.resolve();
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new ConnectionError("The connection was closed");
+  }
+}
+
+/** Whether a call failed for now only and is to wait; false for a signal. Throws what is final. */
+function mayTryAgain(syscall: string): boolean {
+  const number = errno();
+  if (number === ERRNO.EAGAIN) return true;
+  if (number === ERRNO.EINTR) return false;
+  throw new SystemError({ syscall, errno: number, subject: "a connection" });
+}
