@@ -210,6 +210,7 @@ class BlockDevice implements NbdDevice {
   readonly #links: Links;
   readonly #readOnly: boolean;
   readonly #forced = Promise.withResolvers<undefined>();
+  #isForced = false;
   #disconnecting: Promise<void> | undefined;
   #detaching: Promise<void> | undefined;
 
@@ -225,14 +226,14 @@ class BlockDevice implements NbdDevice {
 
   async detach(options: { force?: boolean } = {}): Promise<void> {
     if (options.force) return await this.#drop();
-    await (this.#detaching ??= this.#detach());
+    await (this.#detaching ??= this.#disconnecting === undefined ? this.#detach() : this.#drop());
   }
 
   /** Answers when the connections are gone, and has the kernel fail what was in flight. */
   async #watch(): Promise<Error | undefined> {
     await Promise.race([this.#links.gone, this.#control.ended]);
     if (this.#disconnecting !== undefined) return undefined;
-    await this.#disconnect();
+    await this.#disconnect().catch(() => {});
     return new TelemapError("ENODEV", `Cannot use ${this.path} any more: its connections ended`, {
       hint: "its server failed, or somebody disconnected it",
     });
@@ -241,7 +242,7 @@ class BlockDevice implements NbdDevice {
   async #detach(): Promise<void> {
     const device = await this.#claim();
     const flushing = this.#readOnly ? Promise.resolve(true) : fsyncAsync(device);
-    const flushed = await within(FLUSH_MS, Promise.race([flushing, this.#forced.promise]));
+    const flushed = await within(FLUSH_MS, this.#unlessForced(flushing));
     if (flushed === undefined) this.#links.cut();
     await this.#disconnect();
     // Without its connections, what a flush still waits for fails.
@@ -249,6 +250,7 @@ class BlockDevice implements NbdDevice {
     await closeAsync(device);
     this.#links.close();
     const free = await this.#isFree();
+    if (this.#isForced) throw this.#cancelled();
     if (flushed !== true) throw lostWrites(this.path, flushed === undefined);
     if (!free) throw this.#busy("some program still has it open");
   }
@@ -256,20 +258,20 @@ class BlockDevice implements NbdDevice {
   /** Opens the device so that nobody can mount it; throws where somebody has. */
   async #claim(): Promise<number> {
     const opening = openAsync(this.path, O.RDONLY | O.EXCL);
-    const device = await within(RELEASE_MS, Promise.race([opening, this.#forced.promise]));
+    const device = await within(RELEASE_MS, this.#unlessForced(opening));
     if (device !== undefined && device >= 0) return device;
     opening.then((late) => late >= 0 ? closeAsync(late) : undefined);
     this.#detaching = undefined;
+    if (this.#isForced) throw this.#cancelled();
     throw this.#busy(`unmount what is on it (findmnt ${this.path}), or force it`);
   }
 
   /** Lets go of the device whoever uses it; what is in flight or not written yet fails. */
   async #drop(): Promise<void> {
+    this.#isForced = true;
     this.#forced.resolve(undefined);
     this.#links.cut();
     await this.#disconnect();
-    // One that goes on in the other way says itself what was lost.
-    await this.#detaching?.catch(() => {});
     this.#links.close();
     await this.#isFree();
   }
@@ -295,6 +297,16 @@ class BlockDevice implements NbdDevice {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
     return true;
+  }
+
+  #unlessForced<T>(promise: Promise<T>): Promise<T | undefined> {
+    return Promise.race([promise, this.#forced.promise]);
+  }
+
+  #cancelled(): TelemapError {
+    return new TelemapError("ECANCELED", `Cannot write ${this.path} back: detached by force`, {
+      hint: "what was not synced is lost",
+    });
   }
 
   #busy(hint: string): TelemapError {

@@ -37,6 +37,9 @@ export interface NbdControl {
   disconnect(): Promise<void>;
 }
 
+/** Devices that this isolate claims by ioctl: to the kernel, all its claims are one thread's. */
+const claimed = new Set<number>();
+
 /** Times that the kernel is asked again for a device of its choice when somebody was faster. */
 const RACES_MAX = 16;
 
@@ -114,7 +117,7 @@ async function connectByIoctl(configuration: NbdConfiguration): Promise<NbdContr
     set(NBD_IOCTL.SET_FLAGS, configuration.serverFlags, "set the flags");
     set(NBD_IOCTL.SET_TIMEOUT, configuration.timeout, "set the timeout");
   } catch (error) {
-    await releaseDevice(fd);
+    await releaseDevice(index, fd);
     throw error;
   }
   return new IoctlControl(index, fd);
@@ -129,19 +132,30 @@ async function claimDevice(
     const size = readAttribute(`/sys/block/nbd${index}/size`);
     if (size === undefined) break;
     if (size !== "0" || readAttribute(`/sys/block/nbd${index}/pid`) !== undefined) continue;
-    const fd = await openAsync(`/dev/nbd${index}`, O.RDONLY);
-    if (fd < 0) continue;
-    try {
-      deviceControl(fd, NBD_IOCTL.SET_SOCK, configuration.sockets[0]!, "set a socket");
-      return { index, fd };
-    } catch (error) {
-      await closeAsync(fd);
-      if (!(error instanceof SystemError)) throw error;
-      if (error.errno !== ERRNO.EBUSY) throw explained(error, index);
-    }
+    if (claimed.has(index)) continue;
+    claimed.add(index);
+    const fd = await claimByOpening(index, configuration.sockets[0]!);
+    if (fd !== undefined) return { index, fd };
+    claimed.delete(index);
   }
   const busy = new SystemError({ syscall: "attach an NBD device", errno: ERRNO.EBUSY });
   throw explained(busy, asked);
+}
+
+/** Opens a device and gives it a first socket; undefined where another process has it. */
+async function claimByOpening(index: number, socket: number): Promise<number | undefined> {
+  const path = `/dev/nbd${index}`;
+  const fd = await openAsync(path, O.RDONLY);
+  if (fd < 0) return undefined;
+  try {
+    deviceControl(fd, NBD_IOCTL.SET_SOCK, socket, `set a socket of ${path}`);
+    return fd;
+  } catch (error) {
+    await closeAsync(fd);
+    if (error instanceof SystemError && error.errno === ERRNO.EBUSY) return undefined;
+    claimed.delete(index);
+    throw error instanceof SystemError ? explained(error, index) : error;
+  }
 }
 
 class IoctlControl implements NbdControl {
@@ -158,13 +172,14 @@ class IoctlControl implements NbdControl {
   async disconnect(): Promise<void> {
     await deviceControlAsync(this.#fd, NBD_IOCTL.DISCONNECT, 0);
     await this.ended;
-    await releaseDevice(this.#fd);
+    await releaseDevice(this.index, this.#fd);
   }
 }
 
-async function releaseDevice(fd: number): Promise<void> {
+async function releaseDevice(index: number, fd: number): Promise<void> {
   await deviceControlAsync(fd, NBD_IOCTL.CLEAR_SOCK, 0);
   await closeAsync(fd);
+  claimed.delete(index);
 }
 
 /** The same error, with the device and what to do. */

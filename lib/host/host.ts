@@ -60,6 +60,10 @@ export class BackendHost implements AsyncDisposable {
       this.#detached.get(fd)?.(error);
       this.#detached.delete(fd);
     };
+    link.onEnd = (error) => {
+      for (const detached of this.#detached.values()) detached(error);
+      this.#detached.clear();
+    };
   }
 
   /** Serves connections of a listening socket, which belongs to the host from now on. */
@@ -116,6 +120,7 @@ export class BackendHost implements AsyncDisposable {
 /** The Worker, and the calls it has not answered. */
 class WorkerLink {
   onDetached: (fd: number, error: Error | undefined) => void = () => {};
+  onEnd: (error: Error) => void = () => {};
   /** Where a backend of this isolate answers the Worker. */
   exposed: MessagePort | undefined;
   readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
@@ -172,6 +177,7 @@ class WorkerLink {
     this.exposed?.close();
     for (const pending of this.#pending.values()) pending.reject(error);
     this.#pending.clear();
+    this.onEnd(error);
   }
 }
 
