@@ -124,7 +124,7 @@ class AlignStage implements Backend {
     const end = offset + length;
     const start = this.#floor(offset);
     const found = this.#backend.extents!(start, this.#ceil(end) - start);
-    const cut = (extents: Extent[]) => extents.map((extent) => cutExtent(extent, offset, end));
+    const cut = (extents: Extent[]) => cutExtents(extents, offset, end);
     return found instanceof Promise ? found.then(cut) : cut(found);
   }
 
@@ -195,8 +195,11 @@ function both(first: () => Awaitable<void>, second: () => Awaitable<void>): Awai
   return Promise.all([begun, other]).then(() => {});
 }
 
-function cutExtent(extent: Extent, offset: number, end: number): Extent {
-  const from = Math.max(extent.offset, offset);
-  const to = Math.min(extent.offset + extent.length, end);
-  return { ...extent, offset: from, length: to - from };
+/** What of the extents lies in a range; an extent need not begin or end with a block. */
+function cutExtents(extents: Extent[], offset: number, end: number): Extent[] {
+  return extents.flatMap((extent) => {
+    const from = Math.max(extent.offset, offset);
+    const to = Math.min(extent.offset + extent.length, end);
+    return from < to ? [{ ...extent, offset: from, length: to - from }] : [];
+  });
 }
