@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { setImmediate } from "node:timers";
 import { EPOLL } from "../../ffi/epoll.ts";
 import { ERRNO, errno, SystemError } from "../../ffi/errno.ts";
 import { close } from "../../ffi/file.ts";
@@ -29,12 +30,16 @@ export type ByteConn = Pick<Deno.Conn, "read" | "write" | "close"> & Disposable;
 /** The kernel's default for Unix sockets, 208 KiB, cuts a large request into many writes. */
 const SEND_BUFFER = 4 << 20;
 
+/** Calls that may succeed at once in a row before the event loop has a turn. */
+const CALLS_WITHOUT_WAIT = 32;
+
 /** See the module. One read and one write at a time. */
 export class ReactorConn implements ByteConn {
   readonly #reactor: Reactor;
   readonly #fd: number;
   #readable: PromiseWithResolvers<void> | undefined;
   #writable: PromiseWithResolvers<void> | undefined;
+  #withoutWait = 0;
   #closed = false;
 
   /** Connects to a Unix socket. Throws `SystemError` (ENOENT, ECONNREFUSED, EACCES, …). */
@@ -74,8 +79,10 @@ export class ReactorConn implements ByteConn {
     reactor.add(fd, EPOLL.IN | EPOLL.OUT | EPOLL.ET, (events) => this.#ready(events));
   }
 
+  /** Reads what is there; waits while there is nothing. Null at the end of the stream. */
   async read(buffer: Uint8Array): Promise<number | null> {
     while (true) {
+      if (++this.#withoutWait === CALLS_WITHOUT_WAIT) await this.#letOthersRun();
       this.#checkOpen();
       const count = recv(this.#fd, buffer);
       if (count > 0) return count;
@@ -86,8 +93,10 @@ export class ReactorConn implements ByteConn {
     }
   }
 
+  /** Writes what the peer's buffer takes, and answers how much; waits while it is full. */
   async write(buffer: Uint8Array): Promise<number> {
     while (true) {
+      if (++this.#withoutWait === CALLS_WITHOUT_WAIT) await this.#letOthersRun();
       this.#checkOpen();
       const count = send(this.#fd, buffer);
       if (count >= 0) return count;
@@ -97,6 +106,7 @@ export class ReactorConn implements ByteConn {
     }
   }
 
+  /** Closes; who reads or writes gets a {@linkcode ConnectionError}. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -105,6 +115,7 @@ export class ReactorConn implements ByteConn {
     this.#ready(EPOLL.IN | EPOLL.OUT);
   }
 
+  /** As {@linkcode close}. */
   [Symbol.dispose](): void {
     this.close();
   }
@@ -115,6 +126,12 @@ export class ReactorConn implements ByteConn {
     this.#checkOpen();
     const failed = takeError(this.#fd);
     if (failed !== 0) throw new SystemError({ syscall: "connect", errno: failed, subject });
+  }
+
+  /** A peer that always has data would keep timers and other connections waiting. */
+  #letOthersRun(): Promise<void> {
+    this.#withoutWait = 0;
+    return new Promise((resolve) => setImmediate(resolve));
   }
 
   #ready(events: number): void {

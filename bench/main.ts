@@ -1,0 +1,32 @@
+/**
+ * Measures telemap against its peers on this machine, in alternating runs, and prints medians and
+ * ratios: `deno task bench [nbd|wire|fuse|footprint]… [--rounds N] [--seconds N]`.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { compareOpening, idleMemory } from "./footprint.ts";
+import { compareFuse } from "./fuse.ts";
+import { compareNbdServers } from "./nbd_server.ts";
+import { table } from "./statistics.ts";
+import { compareWire } from "./wire.ts";
+
+const args = parseArgs(Deno.args, { string: ["rounds", "seconds"] });
+const rounds = Number(args.rounds ?? 5), seconds = Number(args.seconds ?? 2);
+
+const PARTS: Record<string, () => Promise<string[]>> = {
+  nbd: async () => (await compareNbdServers(rounds, seconds)).map(table),
+  wire: async () => [table(await compareWire(rounds, seconds))],
+  fuse: async () => (await compareFuse(rounds, seconds)).map(table),
+  footprint: async () => [await idleMemory(), table(await compareOpening(rounds))],
+};
+
+const wanted = args._.length === 0 ? Object.keys(PARTS) : args._.map(String);
+for (const part of wanted) {
+  const run = PARTS[part];
+  if (run === undefined) {
+    console.error(`There is no benchmark ${part}: choose of ${Object.keys(PARTS).join(", ")}`);
+    Deno.exit(2);
+  }
+  for (const lines of await run()) console.log(`${lines}\n`);
+}

@@ -1,0 +1,67 @@
+/**
+ * The native wire over loopback TCP against a bare copy through Deno's own TCP: 1 MiB reads, one
+ * process each side.
+ *
+ * @module
+ */
+import { openBackend } from "../mod.ts";
+import { copyServer } from "./copy_server.ts";
+import { telemapServe } from "./processes.ts";
+import { alternate, type Comparison } from "./statistics.ts";
+
+const SIZE = 1 << 30;
+const READ = 1 << 20;
+const DEPTH = 8;
+const PORT = 41_931;
+
+/** Measures both, in MB/s. */
+export async function compareWire(rounds: number, seconds: number): Promise<Comparison> {
+  const listen = `telemap://127.0.0.1:${PORT}`;
+  await using _server = telemapServe("memory:1GiB", listen);
+  await using region = await untilServed(listen);
+  await fillRegion(region);
+  await using bare = await copyServer(READ);
+  const contestants = [
+    { name: "telemap", run: () => readFor(region, seconds) },
+    { name: "bare Deno TCP", run: () => bare.read(seconds) },
+  ];
+  const figures = await alternate(contestants, rounds);
+  const title = "Native wire, 1 MiB reads over loopback TCP (MB/s)";
+  return { title, figures, better: "higher", subject: "telemap" };
+}
+
+type Region = Awaited<ReturnType<typeof openBackend>>;
+
+async function untilServed(url: string): Promise<Region> {
+  const deadline = performance.now() + 10_000;
+  while (true) {
+    try {
+      return await openBackend(url);
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+    }
+  }
+}
+
+/** Data that is neither zero, which would travel as a flag, nor worth compressing. */
+async function fillRegion(region: Region): Promise<void> {
+  const data = new Uint8Array(READ);
+  for (let at = 0; at < READ; at += 65_536) crypto.getRandomValues(data.subarray(at, at + 65_536));
+  for (let offset = 0; offset < SIZE; offset += READ) await region.writeAt(data, offset);
+}
+
+async function readFor(region: Region, seconds: number): Promise<number> {
+  const start = performance.now(), end = start + seconds * 1000;
+  let bytes = 0, offset = 0;
+  const worker = async () => {
+    const buffer = new Uint8Array(READ);
+    while (performance.now() < end) {
+      const at = offset;
+      offset = (offset + READ) % SIZE;
+      await region.readAt(buffer, at);
+      bytes += READ;
+    }
+  };
+  await Promise.all(Array.from({ length: DEPTH }, worker));
+  return bytes / 1000 / (performance.now() - start);
+}
