@@ -1,10 +1,11 @@
 /**
  * Tells regions apart for clients that reconnect: whether what a server serves after a restart is
- * still the region that they were connected to.
+ * still the region that they were connected to, with all that was written to it.
  *
  * @module
  */
 import { createHash, randomBytes } from "node:crypto";
+import { readKernelText } from "../../ffi/file.ts";
 import { parseLocalUrl } from "../backend/local_url.ts";
 import type { PortableSource } from "./source.ts";
 
@@ -29,9 +30,19 @@ export function regionId(source: PortableSource): Uint8Array {
   return hash.digest().subarray(0, ID_BYTES);
 }
 
-/** 16 bytes that are others whenever this is called: a server that may have lost its memory. */
-export function instanceId(): Uint8Array {
-  return randomBytes(ID_BYTES);
+/**
+ * 16 bytes that change whenever writes that were acknowledged, but not flushed, may have been lost.
+ * Files and directories hand every write to the kernel before they acknowledge it, so a server that
+ * is killed loses nothing: only the end of this boot of the machine can. All else may be lost with
+ * the process.
+ */
+export function instanceId(source: PortableSource): Uint8Array {
+  const url = sourceUrl(source);
+  const local = url === undefined ? undefined : parseLocalUrl(url);
+  if (local === undefined || local.scheme === "memory") return randomBytes(ID_BYTES);
+  const boot = readKernelText("/proc/sys/kernel/random/boot_id");
+  // Hashed, as it goes to whoever connects.
+  return createHash("sha256").update(`telemap ${boot}`).digest().subarray(0, ID_BYTES);
 }
 
 function sourceUrl(source: PortableSource): string | undefined {

@@ -6,6 +6,7 @@
  */
 import { EventFd } from "../../ffi/epoll.ts";
 import type { Backend } from "../backend/backend.ts";
+import { alignBackend } from "../chunk/align.ts";
 import { NbdSession } from "../nbd/session.ts";
 import { DescriptorChannel } from "../net/descriptor_channel.ts";
 import { Reactor } from "../net/reactor.ts";
@@ -16,6 +17,7 @@ import { openPortable } from "./open_backend.ts";
 import type { BackendFacts, HostCommand, HostMessage } from "./protocol.ts";
 import { instanceId, regionId } from "./region_id.ts";
 import { packError } from "./remote_error.ts";
+import type { PortableSource } from "./source.ts";
 
 /** The part of a dedicated Worker's global scope that is used here. */
 interface WorkerScope {
@@ -36,14 +38,14 @@ class HostWorker {
   readonly #sessions = new Set<NbdSession>();
   readonly #fuse = new Set<FuseServer>();
 
-  constructor(backend: Backend, region: Uint8Array, wakeFd: number) {
+  /** Serves `backend`, which was opened from `source`, in a reactor that runs already. */
+  constructor(backend: Backend, source: PortableSource, reactor: Reactor) {
     this.#backend = backend;
-    this.#identity = { region, instance: instanceId() };
+    this.#identity = { region: regionId(source), instance: instanceId(source) };
+    this.#reactor = reactor;
     // What answers from memory or page cache tells when it does not; the rest may work in the
     // background of this isolate at any time.
-    const blocking = backend.writesAtOnce === true;
-    this.#reactor = new Reactor(new EventFd(wakeFd), { blocking });
-    this.#reactor.run().then(() => scope.close());
+    reactor.blocking = backend.writesAtOnce === true;
   }
 
   get facts(): BackendFacts {
@@ -127,8 +129,10 @@ async function obey(command: HostCommand): Promise<HostMessage> {
   const { id } = command;
   try {
     if (command.command === "open") {
-      const backend = await openPortable(command.source);
-      host = new HostWorker(backend, regionId(command.source), command.wakeFd);
+      const reactor = new Reactor(new EventFd(command.wakeFd));
+      reactor.run().then(() => scope.close());
+      const backend = alignBackend(await openPortable(command.source, reactor));
+      host = new HostWorker(backend, command.source, reactor);
       return { id, facts: host.facts };
     }
     await host!.perform(command);

@@ -1,0 +1,50 @@
+import { assertEquals, assertNotEquals } from "@std/assert";
+import { openLibc } from "../../ffi/libc.ts";
+import { instanceId, regionId } from "./region_id.ts";
+import type { PortableSource } from "./source.ts";
+
+openLibc();
+
+const url = (text: string): PortableSource => ({ kind: "url", url: text });
+
+Deno.test("what is lost with its process is another region, and instance, each time", () => {
+  const forgetful = [
+    url("memory:1MiB"),
+    { kind: "module", module: "file:///mine.ts", options: undefined } as const,
+  ];
+  for (const source of forgetful) {
+    assertEquals(regionId(source).length, 16);
+    assertNotEquals(regionId(source), regionId(source));
+    assertNotEquals(instanceId(source), instanceId(source));
+  }
+});
+
+Deno.test("a remote region stays itself, and may have forgotten writes each time", () => {
+  const source = url("nbd://127.0.0.1/disk");
+  assertEquals(regionId(source), regionId(source));
+  assertNotEquals(regionId(source), regionId(url("nbd://127.0.0.1/other")));
+  assertNotEquals(instanceId(source), instanceId(source));
+});
+
+Deno.test("a file stays itself until it is made anew, and keeps what it was given", async () => {
+  const directory = await Deno.makeTempDir({ prefix: "telemap-test-" });
+  try {
+    const [path, link] = [`${directory}/region`, `${directory}/link`];
+    await Deno.writeFile(path, new Uint8Array(4096));
+    await Deno.symlink(path, link);
+    const source = url(`file:${path}`);
+    const before = regionId(source);
+    assertEquals(regionId(url(`file://${link}?size=4KiB`)), before);
+    assertEquals(
+      regionId({ kind: "shared", shared: { kind: "file", url: `file:${path}` } }),
+      before,
+    );
+    assertEquals(instanceId(source), instanceId(url(`dir:${directory}`)));
+    // Beside the old one, so that it cannot be given the same inode.
+    await Deno.writeFile(`${directory}/new`, new Uint8Array(4096));
+    await Deno.rename(`${directory}/new`, path);
+    assertNotEquals(regionId(source), before);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
