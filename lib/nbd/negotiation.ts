@@ -5,12 +5,16 @@
  * What a client gets wrong is answered and leaves the stream in step, as far as the protocol has an
  * answer for it; options, their length and the time for all of them are limited.
  *
+ * The client of go-nbd is served too. It says that it does not speak fixed newstyle, sends GO all
+ * the same, does not count the data of that in its length, calls the default export `default`, and
+ * uses the preferred block size without having asked for it.
+ *
  * @module
  */
 import { ProtocolError } from "../backend/errors.ts";
 import type { Channel, Protocol } from "../net/channel.ts";
 import { joined } from "../net/joined.ts";
-import { ALLOCATION, HANDSHAKE, INFO, OPTION, REPLY, SIZE } from "./constants.ts";
+import { ALLOCATION, HANDSHAKE, INFO, LIMIT, OPTION, REPLY, SIZE } from "./constants.ts";
 import { BLOCK_SIZES, type NbdExport, transmissionFlags } from "./export.ts";
 import {
   decodeClientFlags,
@@ -54,6 +58,7 @@ export class NbdNegotiation implements Protocol {
   readonly #options: NegotiationOptions;
   readonly #cancelDeadline: () => void;
   #greeted = false;
+  #fixed = true;
   #zeroes = true;
   #structured = false;
   /** The export for which `base:allocation` was selected. */
@@ -97,8 +102,9 @@ export class NbdNegotiation implements Protocol {
   #takeFlags(): boolean {
     const bytes = this.#peek(SIZE.CLIENT_FLAGS);
     if (bytes === undefined) return false;
-    // Clients exist that send no flags at all and go on with GO; they are served.
-    this.#zeroes = (decodeClientFlags(bytes) & HANDSHAKE.NO_ZEROES) === 0;
+    const flags = decodeClientFlags(bytes);
+    this.#fixed = (flags & HANDSHAKE.FIXED_NEWSTYLE) !== 0;
+    this.#zeroes = (flags & HANDSHAKE.NO_ZEROES) === 0;
     this.#channel.consume(SIZE.CLIENT_FLAGS);
     this.#greeted = true;
     return true;
@@ -113,7 +119,9 @@ export class NbdNegotiation implements Protocol {
       return false;
     }
     const tooBig = header.length > OPTION_BYTES;
-    const whole = tooBig ? head : this.#peek(SIZE.OPTION_HEADER + header.length);
+    const length = this.#dataLength(header);
+    if (length === undefined) return false;
+    const whole = tooBig ? head : this.#peek(SIZE.OPTION_HEADER + length);
     if (whole === undefined) return false;
     const data = whole.slice(SIZE.OPTION_HEADER);
     this.#count++;
@@ -125,6 +133,19 @@ export class NbdNegotiation implements Protocol {
       this.#answer(header, data);
     }
     return true;
+  }
+
+  /** The length of an option's data, once it is known. */
+  #dataLength({ option, length }: OptionHeader): number | undefined {
+    if (this.#fixed || option !== OPTION.GO || length > 0) return length;
+    // The data is there, although it is not counted: u32 name length, name, u16 count, u16 ids.
+    const name = this.#peek(SIZE.OPTION_HEADER + 4);
+    if (name === undefined) return undefined;
+    const nameLength = viewOf(name).getUint32(SIZE.OPTION_HEADER);
+    if (nameLength > LIMIT.STRING) throw new ProtocolError("The name of an export is too long");
+    const fixed = this.#peek(SIZE.OPTION_HEADER + 4 + nameLength + 2);
+    if (fixed === undefined) return undefined;
+    return 4 + nameLength + 2 + 2 * viewOf(fixed).getUint16(fixed.length - 2);
   }
 
   #answer({ option }: OptionHeader, data: Uint8Array): void {
@@ -183,6 +204,7 @@ export class NbdNegotiation implements Protocol {
 
   #info(option: number, data: Uint8Array): void {
     const request = decodeInfoRequest(data);
+    if (!this.#fixed) request.infos.push(INFO.BLOCK_SIZE);
     const offered = this.#find(request.name);
     if (offered === undefined) {
       return this.#refuse(option, REPLY.ERR_UNKNOWN, "This server has no such export");
@@ -239,7 +261,9 @@ export class NbdNegotiation implements Protocol {
   #find(name: string): NbdExport | undefined {
     const exports = this.#options.exports();
     const named = exports.find((offered) => offered.name === name);
-    return named ?? (name === "" ? exports[0] : undefined);
+    const isDefault = name === "" || (name === "default" && !this.#fixed);
+    if (named !== undefined || !isDefault) return named;
+    return exports.find((offered) => offered.name === "") ?? exports[0];
   }
 
   /** The next `length` bytes of the input once they are there. */
@@ -273,4 +297,8 @@ export class NbdNegotiation implements Protocol {
 
 function expectNoData(data: Uint8Array): void {
   if (data.length > 0) throw new ProtocolError("The option takes no data");
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
