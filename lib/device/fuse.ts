@@ -6,7 +6,9 @@
  *
  * @module
  */
-import { close, closeAsync, fsyncAsync, O, openAsync, readKernelText } from "../../ffi/file.ts";
+import { ERRNO, SystemError } from "../../ffi/errno.ts";
+import { close, closeAsync, fsyncAsync, O, openAsync } from "../../ffi/file.ts";
+import { openFuse } from "../../ffi/fuse.ts";
 import { UnsupportedError } from "../backend/errors.ts";
 import { deviceAt, mount, unmount, unmountAtExit } from "../fuse/mount.ts";
 import { within } from "./deadline.ts";
@@ -174,33 +176,24 @@ class MountedFile implements FuseDevice {
 /** Whether this user can mount a file here. */
 export function probeFuse(): Probe {
   const name = "fuse";
-  if (!supportsFuse()) {
-    return {
-      name,
-      available: false,
-      reason: "the kernel has no FUSE, or /dev/fuse is missing",
-      fix: "modprobe fuse; in a container, pass the device: --device /dev/fuse",
-    };
+  const missing = (reason: string, fix: string): Probe => ({ name, available: false, reason, fix });
+  try {
+    close(openFuse());
+  } catch (error) {
+    if (error instanceof SystemError && error.errno === ERRNO.EACCES) {
+      return missing("this user may not open /dev/fuse", "chmod a+rw /dev/fuse, or run as root");
+    }
+    return missing(
+      "the kernel has no FUSE, or /dev/fuse is missing",
+      "modprobe fuse; in a container, pass the device: --device /dev/fuse",
+    );
   }
-  if (hasAdminCapability()) {
-    return { name, available: true, reason: "this user may mount" };
-  }
+  if (hasAdminCapability()) return { name, available: true, reason: "this user may mount" };
   if (commandExists("fusermount3") || commandExists("fusermount")) {
     return { name, available: true, reason: "fusermount3 mounts for this user" };
   }
-  return {
-    name,
-    available: false,
-    reason: "this user may not mount, and fusermount3 is not installed",
-    fix: "install the package fuse3, run as root, or give a container --cap-add SYS_ADMIN",
-  };
-}
-
-function supportsFuse(): boolean {
-  try {
-    Deno.lstatSync("/dev/fuse");
-    return /^nodev\tfuse$/m.test(readKernelText("/proc/filesystems"));
-  } catch {
-    return false;
-  }
+  return missing(
+    "this user may not mount, and fusermount3 is not installed",
+    "install the package fuse3, run as root, or give a container --cap-add SYS_ADMIN",
+  );
 }

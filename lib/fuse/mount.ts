@@ -38,16 +38,16 @@ export interface MountOptions {
  * Mounts, and answers the nonblocking `/dev/fuse` descriptor on which the file system is to be
  * served. Until it is, whoever looks into the mount waits.
  *
- * @throws {SystemError} ENOENT and ENODEV: no FUSE here; EACCES, EPERM: not permitted.
+ * @throws {SystemError} ENOENT and ENODEV: no FUSE here; EACCES: `/dev/fuse` refuses this user;
+ * EPERM: not permitted, and there is no fusermount3.
  * @throws {TelemapError} fusermount3 failed; its own words are in the message.
  */
 export async function mount(options: MountOptions): Promise<number> {
   try {
     return mountDirectly(options);
   } catch (error) {
-    const refused = error instanceof SystemError &&
-      (error.errno === ERRNO.EPERM || error.errno === ERRNO.EACCES);
-    if (!refused) throw error;
+    // Only mount(2) fails with EPERM. Whom /dev/fuse refuses (EACCES), the helper refuses as well.
+    if (!(error instanceof SystemError && error.errno === ERRNO.EPERM)) throw error;
     return await mountByHelper(options, error);
   }
 }
@@ -152,7 +152,7 @@ async function mountByHelper(options: MountOptions, refusal: unknown): Promise<n
 function helperError(words: string, mountPoint: string, cause: unknown): TelemapError {
   return new TelemapError("EPERM", `Cannot mount ${mountPoint} by fusermount3: ${words.trim()}`, {
     cause,
-    hint: "run as root, or see that fusermount3 is setuid root",
+    hint: "run as root, or see that fusermount3 is setuid root and the directory is yours",
   });
 }
 

@@ -1,5 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
+import { openLibc } from "../../ffi/libc.ts";
 import { parseMountTable, readMountTable } from "./mount_table.ts";
+
+openLibc();
 
 Deno.test("lines with and without tags are taken apart, and escapes undone", () => {
   const text = "22 27 0:21 / /proc rw,relatime - proc proc rw\n" +

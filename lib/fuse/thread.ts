@@ -5,24 +5,33 @@
  */
 import { readKernelText } from "../../ffi/file.ts";
 
-const SIGKILL_BIT = 1n << 8n;
+/** Signals whose default is not to end the process (signal(7)): CHLD, CONT, stops, URG, WINCH. */
+const HARMLESS = [17, 18, 19, 20, 21, 22, 23, 28].reduce((mask, signal) => mask | bit(signal), 0n);
 
 /**
- * Whether a thread has a SIGKILL pending. Any signal that ends a process becomes one for each of
- * its threads (kernel/signal.c, complete_signal). False for a thread that is gone or not visible.
+ * Whether a signal is pending for a thread that will end its process: one that is neither caught,
+ * ignored nor blocked. False for a thread that is gone or not visible.
  */
 export function isBeingKilled(thread: number): boolean {
   if (thread === 0) return false;
   try {
-    return pendingSignals(readKernelText(`/proc/${thread}/status`)).some((mask) =>
-      (mask & SIGKILL_BIT) !== 0n
-    );
+    return hasFatalSignal(readKernelText(`/proc/${thread}/status`));
   } catch {
     return false;
   }
 }
 
-function pendingSignals(status: string): bigint[] {
-  const lines = status.matchAll(/^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)$/gm);
-  return [...lines].map((line) => BigInt(`0x${line[1]}`));
+/** The same for the text of /proc/PID/status. */
+export function hasFatalSignal(status: string): boolean {
+  const mask = (name: string) => {
+    const [, digits] = new RegExp(`^${name}:\\s*([0-9a-f]+)$`, "m").exec(status) ?? [];
+    return digits === undefined ? 0n : BigInt(`0x${digits}`);
+  };
+  const pending = mask("SigPnd") | mask("ShdPnd");
+  const survived = mask("SigBlk") | mask("SigIgn") | mask("SigCgt") | HARMLESS;
+  return (pending & ~survived) !== 0n;
+}
+
+function bit(signal: number): bigint {
+  return 1n << BigInt(signal - 1);
 }

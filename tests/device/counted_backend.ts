@@ -9,7 +9,7 @@ import type { Awaitable, Backend, Extent, ZeroOptions } from "../../lib/backend/
 /** What is counted; indices into shared {@linkcode makeCounters}. */
 export const COUNT = { READ: 0, WRITE: 1, FLUSH: 2, ZERO: 3, OVERLAP: 4, HELD: 5 } as const;
 
-/** How calls are answered. `hanging` reads are answered when the test says so. */
+/** How reads and writes are answered; `hanging` ones when the test says so. */
 export type Manner = "at once" | "out of order" | "failing" | "hanging";
 
 /** Counters that a Worker and the test share. */
@@ -39,14 +39,6 @@ export class CountedBackend implements Backend {
 
   readAt(buffer: Uint8Array, offset: number): Awaitable<void> {
     this.#count(COUNT.READ);
-    if (this.#manner === "hanging") {
-      this.#count(COUNT.HELD);
-      return new Promise((resolve, reject) => {
-        this.#held.push(() => {
-          Promise.resolve(this.#store.readAt(buffer, offset)).then(resolve, reject);
-        });
-      });
-    }
     return this.#answer(() => this.#store.readAt(buffer, offset));
   }
 
@@ -69,7 +61,7 @@ export class CountedBackend implements Backend {
     return this.#store.extents!(offset, length);
   }
 
-  /** Answers the reads that hang. */
+  /** Answers the calls that hang. */
   release(): void {
     for (const answer of this.#held.splice(0)) answer();
   }
@@ -84,6 +76,7 @@ export class CountedBackend implements Backend {
 
   #answer(call: () => Awaitable<void>): Awaitable<void> {
     if (this.#manner === "failing") throw new Error("Cannot reach the store");
+    if (this.#manner === "hanging") return this.#hold(call);
     if (this.#manner !== "out of order") return call();
     this.#inFlight++;
     if (this.#inFlight > Atomics.load(this.#counters, COUNT.OVERLAP)) {
@@ -93,6 +86,13 @@ export class CountedBackend implements Backend {
       this.#inFlight--;
       return call();
     });
+  }
+
+  #hold(call: () => Awaitable<void>): Promise<void> {
+    this.#count(COUNT.HELD);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#held.push(resolve);
+    return promise.then(call);
   }
 
   #count(counter: number): void {
