@@ -62,6 +62,8 @@ const symbols = libc({
   fdatasync: { parameters: ["i32"], result: "i32" },
   // int fsync(int fd), off this thread: it waits for a device, which this process may serve
   fsyncAsync: { name: "fsync", parameters: ["i32"], result: "i32", nonblocking: true },
+  // int syncfs(int fd), off this thread
+  syncfsAsync: { name: "syncfs", parameters: ["i32"], result: "i32", nonblocking: true },
   // int flock(int fd, int operation)
   flock: { parameters: ["i32", "i32"], result: "i32" },
   // int fcntl(int fd, int cmd, int arg)
@@ -150,6 +152,14 @@ export function fdatasync(fd: number): number {
 /** fsync(2) off this thread; answers whether all that was written is durable (errno is lost). */
 export async function fsyncAsync(fd: number): Promise<boolean> {
   return await symbols().fsyncAsync(fd) === 0;
+}
+
+/**
+ * syncfs(2) off this thread: answers whether all that anyone wrote to the file system of a
+ * descriptor is durable (errno is lost).
+ */
+export async function syncfsAsync(fd: number): Promise<boolean> {
+  return await symbols().syncfsAsync(fd) === 0;
 }
 
 /** flock(2) with bits of {@linkcode LOCK}; answers 0, or -1 with errno set (EAGAIN: held already). */

@@ -4,6 +4,7 @@
  * @module
  */
 import { resolve } from "node:path";
+import { syncfsAsync } from "../../ffi/file.ts";
 import {
   type Awaitable,
   type Backend,
@@ -13,7 +14,13 @@ import {
 } from "./backend.ts";
 import { ChunkFiles } from "./chunk_files.ts";
 import { type LockedManifest, lockManifest, releaseManifest } from "./directory_manifest.ts";
-import { ClosedError, ReadOnlyError, UnsupportedError, UsageError } from "./errors.ts";
+import {
+  ClosedError,
+  IntegrityError,
+  ReadOnlyError,
+  UnsupportedError,
+  UsageError,
+} from "./errors.ts";
 import { appendExtent } from "./extents.ts";
 import { GroupCommit } from "./group_commit.ts";
 import { OpenFiles } from "./open_files.ts";
@@ -76,6 +83,11 @@ class DirectoryBackend implements Backend {
   readonly #commit = new GroupCommit(() => this.#sync());
   /** What goes on in several steps, and is waited for before the lock is given back. */
   readonly #underWay = new Set<Promise<void>>();
+  /**
+   * Whether a process before this one may have written what it did not sync. It acknowledged that,
+   * so the next flush vouches for it; which files that are, only the kernel knows.
+   */
+  #inherited: boolean;
   #closing: Promise<void> | undefined;
 
   constructor(
@@ -87,6 +99,7 @@ class DirectoryBackend implements Backend {
     this.size = manifest.size;
     this.readOnly = readOnly;
     this.#manifest = manifest;
+    this.#inherited = manifest.inherited && !readOnly;
     this.#chunks = new ChunkFiles(path, { ...manifest, readOnly });
     this.#files = new OpenFiles(maxOpen);
     this.durable = !this.#chunks.inMemory;
@@ -190,6 +203,10 @@ class DirectoryBackend implements Backend {
   }
 
   async #sync(): Promise<void> {
+    if (this.#inherited) {
+      await syncFileSystem(this.#chunks.path, this.#manifest.lock);
+      this.#inherited = false;
+    }
     await this.#files.sync();
     await this.#chunks.syncNames();
   }
@@ -256,4 +273,11 @@ class DirectoryBackend implements Backend {
 
 async function fillRest(buffer: Uint8Array, count: Awaitable<number>): Promise<void> {
   buffer.fill(0, await count);
+}
+
+async function syncFileSystem(path: string, fd: number): Promise<void> {
+  if (await syncfsAsync(fd)) return;
+  throw new IntegrityError(`Cannot sync the file system of ${path}`, {
+    hint: "a disk may be full or broken; the kernel's log says more",
+  });
 }

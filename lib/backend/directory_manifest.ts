@@ -48,6 +48,8 @@ const MAX_CHUNKS = 2 ** 28;
 export interface LockedManifest extends Manifest {
   /** The descriptor. */
   lock: number;
+  /** Whether it was there before, so that others may have written to the directory. */
+  inherited: boolean;
 }
 
 /** What {@linkcode lockManifest} is asked for. */
@@ -84,9 +86,10 @@ export function lockManifest(request: ManifestRequest): LockedManifest {
   }
   const lock = acquire(path, readOnly);
   try {
-    const manifest = isMember(path, MANIFEST) ? readManifest(path) : record(path, request);
+    const inherited = isMember(path, MANIFEST);
+    const manifest = inherited ? readManifest(path) : record(path, request);
     checkAsked(path, request, manifest);
-    return { ...manifest, lock };
+    return { ...manifest, lock, inherited };
   } catch (error) {
     closeSync(lock);
     throw error;

@@ -23,9 +23,11 @@ export function regionId(source: PortableSource): Uint8Array {
   if (local === undefined) {
     hash.update(url);
   } else {
-    // A file that was removed and made again is another one, though its name is the same.
-    const { dev, ino } = Deno.statSync(local.path);
-    hash.update(`${local.scheme} ${dev} ${ino} ${Deno.realPathSync(local.path)}`);
+    // A file that was removed and made again is another one, though its name and often its inode
+    // are the same.
+    const { dev, ino, birthtime } = Deno.statSync(local.path);
+    const born = birthtime?.getTime() ?? 0;
+    hash.update(`${local.scheme} ${dev} ${ino} ${born} ${Deno.realPathSync(local.path)}`);
   }
   return hash.digest().subarray(0, ID_BYTES);
 }

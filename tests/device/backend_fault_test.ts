@@ -4,6 +4,7 @@ import { SystemError } from "../../ffi/errno.ts";
 import { openLibc } from "../../ffi/libc.ts";
 import type { Backend } from "../../lib/backend/backend.ts";
 import { openDirectory } from "../../lib/backend/directory.ts";
+import { IntegrityError } from "../../lib/backend/errors.ts";
 import { openFile } from "../../lib/backend/file.ts";
 import { assertBytes, pattern, readBack } from "../backend_model.ts";
 import { requires, requiresAll, requiresThat, withReason } from "../requires.ts";
@@ -141,6 +142,19 @@ for (const [name, open] of Object.entries(STORES)) {
     assertEquals([error.syscall, error.code], ["open", "EROFS"]);
   });
 }
+
+faultTest("a directory vouches for what was written before it was opened", loops, async (f) => {
+  const path = `${f.brokenFileSystem(2 * MIB)}/d`;
+  {
+    await using killed = openDirectory({ path, size: 64 * MIB });
+    for (let offset = 0; offset < 16 * MIB; offset += MIB) {
+      await killed.writeAt(pattern(MIB, 8), offset);
+    }
+  }
+  await using again = openDirectory({ path });
+  const flush = () => again.flush() as Promise<void>;
+  await assertRejects(flush, IntegrityError, "Cannot sync the file system");
+});
 
 faultTest("a block device is a region of its size", loops, async (fixtures) => {
   const path = fixtures.brokenDisk(128 * MIB);
