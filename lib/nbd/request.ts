@@ -69,10 +69,9 @@ export function refusal(
   length: number,
 ): number {
   const rule = RULES[command];
-  if (rule === undefined || (flags & ~(rule.flags & offeredFlags(context.flags))) !== 0) {
-    return EINVAL;
-  }
+  if (rule === undefined) return EINVAL;
   if (rule.writes && (context.flags & FLAG.READ_ONLY) !== 0) return NBD_ERROR.EPERM;
+  if ((flags & ~(rule.flags & offeredFlags(context.flags))) !== 0) return EINVAL;
   if ((context.flags & rule.offer) !== rule.offer) return EINVAL;
   const carries = command === COMMAND.READ || command === COMMAND.WRITE;
   if (carries && length > LIMIT.PAYLOAD) return EINVAL;
