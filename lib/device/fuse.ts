@@ -18,6 +18,7 @@ import { type MountPoint, prepareMountPoint } from "./mount_point.ts";
 import { ownerTag } from "./owner.ts";
 import { commandExists, hasAdminCapability } from "./privilege.ts";
 import { writeAttribute } from "./sysfs.ts";
+import { type Watchdog, watchMount } from "./watchdog.ts";
 
 /** What is to appear in the mount. */
 export interface ServedFile {
@@ -100,10 +101,8 @@ class MountedFile implements FuseDevice {
   readonly gone: Promise<Error | undefined>;
   readonly #directory: MountPoint;
   readonly #readOnly: boolean;
-  /**
-   * A process that ends with the file mapped writes dirty pages to itself, and would wait for ever:
-   * its server is gone by then. So the connection is broken before.
-   */
+  readonly #watchdog: Watchdog | undefined;
+  /** An orderly end of this process leaves nothing for the watchdog to do. */
   readonly #atExit = () => {
     unmountAtExit(this.mountPoint);
     this.#directory.remove();
@@ -121,6 +120,7 @@ class MountedFile implements FuseDevice {
     this.path = `${directory.path}/${fileName}`;
     this.#readOnly = readOnly;
     this.gone = gone;
+    this.#watchdog = watchMount(this.mountPoint);
     globalThis.addEventListener("unload", this.#atExit);
   }
 
@@ -150,6 +150,7 @@ class MountedFile implements FuseDevice {
     await within(END_MS, this.gone);
     this.#directory.remove();
     globalThis.removeEventListener("unload", this.#atExit);
+    await this.#watchdog?.dismiss();
     if (flushed !== true) throw lostWrites(this.path, flushed === undefined);
   }
 

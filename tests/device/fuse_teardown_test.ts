@@ -142,11 +142,24 @@ test("a process that ends takes its loop device with it", async () => {
   assertEquals(isMounted(mountPoint), false);
 });
 
+for (const kind of ["fuse", "loop"] as const) {
+  test(`a killed process is let go by its watchdog, and its ${kind} device taken away`, async () => {
+    const { child, path, mountPoint } = await startAttached(kind, "wait");
+    child.kill("SIGKILL");
+    assertEquals((await child.status).signal, "SIGKILL");
+    await until(() => !isMounted(mountPoint), "the mount to be gone");
+    await until(() => !exists(mountPoint), "the directory to be gone");
+    if (kind === "loop") await until(() => boundFile(path) === undefined, "the device to be free");
+  });
+}
+
 test("what a killed process left is found and cleaned up, with its dirty pages in the way", async () => {
   const file = await startAttached("fuse", "wait");
   const loop = await startAttached("loop", "wait");
   const paths = [file.mountPoint, loop.mountPoint, loop.path].sort();
   assertEquals(ours(findStale(), paths), []);
+  killWatchdog(file.mountPoint);
+  killWatchdog(loop.mountPoint);
   file.child.kill("SIGKILL");
   loop.child.kill("SIGKILL");
   await until(() => ours(findStale(), paths).length === 3, "the processes to be gone");
@@ -161,6 +174,34 @@ test("what a killed process left is found and cleaned up, with its dirty pages i
 /** Which of some paths are among stale devices; other programs leave theirs on the same host. */
 function ours(stale: StaleDevice[], paths: string[]): string[] {
   return stale.map(({ path }) => path).filter((path) => paths.includes(path)).sort();
+}
+
+/** Kills the process that would clean up after another one. */
+function killWatchdog(mountPoint: string): void {
+  const watchdogs = [...Deno.readDirSync("/proc")].filter(({ name }) => {
+    if (!/^\d+$/.test(name)) return false;
+    const command = commandLine(name);
+    return command.includes("telemap-watchdog") && command.at(-1) === mountPoint;
+  });
+  assertEquals(watchdogs.length, 1);
+  for (const { name } of watchdogs) Deno.kill(Number(name), "SIGKILL");
+}
+
+function commandLine(pid: string): string[] {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0").slice(0, -1);
+  } catch {
+    return [];
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 const NOBODY = 65534;
@@ -188,6 +229,7 @@ test("a user without privilege mounts by fusermount3", async () => {
   assertEquals(await shell(`setpriv ${user.join(" ")} ${size}`), `${8 * MIB}\n`);
   // Whoever may see whatever a user wrote still is not let in by FUSE.
   assertMatch((await tryShell(size)).stderr, /Permission denied/);
+  killWatchdog(killed.mountPoint);
   killed.child.kill("SIGKILL");
   await killed.child.status;
   const paths = [killed.mountPoint];
