@@ -40,15 +40,15 @@ export function decompress(packed: Uint8Array, length: number): Uint8Array | und
 const FAST = 1 / 400e3;
 /** How much faster compressed contents must arrive: what they cost the processors is not seen here. */
 const GAIN = 0.9;
-/** The weight of the newest observation in an average. */
+/** The weight of the newest observation in the average of the way that is in use. */
 const WEIGHT = 0.25;
 /** Contents between two tries of the way that is not chosen: at first, and when it lost often. */
-const TRY_FIRST = 16, TRY_LAST = 4096;
+const TRY_FIRST = 16, TRY_LAST = 256;
 
 /**
- * Chooses for one direction of one lane, by what was observed: each way has an average cost in ms
- * a byte, and the one that is not in use is tried now and then, the less the oftener it lost. A
- * link that is faster than zstd is left alone.
+ * Chooses for one direction of one lane, by what was observed: what a byte costs in ms, compressed
+ * and not. The way in use counts by its average, the other by its last try, which comes now and
+ * then, the less the oftener it lost. A link that is faster than zstd is left alone.
  */
 export class CompressionChoice {
   readonly #mode: CompressionMode;
@@ -77,10 +77,13 @@ export class CompressionChoice {
   /** A content of `length` bytes took `milliseconds` of the lane's time, compressed or not. */
   observe(packed: boolean, length: number, milliseconds: number): void {
     if (this.#mode !== "auto" || length < COMPRESSIBLE_BYTES) return;
+    const inUse = packed === this.#packing;
+    const before = packed ? this.#packedCost : this.#plainCost;
     const cost = milliseconds / length;
-    if (packed) this.#packedCost = average(this.#packedCost, cost);
-    else this.#plainCost = average(this.#plainCost, cost);
-    if (packed !== this.#packing) this.#compare();
+    const known = inUse && before !== undefined ? before + (cost - before) * WEIGHT : cost;
+    if (packed) this.#packedCost = known;
+    else this.#plainCost = known;
+    if (!inUse) this.#compare();
   }
 
   /** After a try of the other way: change over to it, or try it less often. */
@@ -94,8 +97,4 @@ export class CompressionChoice {
       this.#tryInterval = TRY_FIRST;
     }
   }
-}
-
-function average(before: number | undefined, now: number): number {
-  return before === undefined ? now : before + (now - before) * WEIGHT;
 }

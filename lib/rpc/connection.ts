@@ -52,7 +52,10 @@ export class WireConnection {
   readonly server: ServerHello;
   /** Milliseconds that its answer to the hello took. */
   readonly roundTrip: number;
-  /** When bytes went either way for the last time, as `performance.now()` counts. */
+  /**
+   * When bytes came for the last time, or were taken of a large payload; as `performance.now()`
+   * counts. What else is sent says nothing: the kernel takes it for a server that is dead.
+   */
   lastProgress = performance.now();
   /** Resolves with the reason when the connection is over. */
   readonly ended: Promise<TelemapError>;
@@ -159,10 +162,11 @@ export class WireConnection {
     this.#sending = true;
     try {
       for (let segment = this.#next(); segment !== undefined; segment = this.#next()) {
+        const large = segment.buffer !== this.#batch.buffer;
         while (segment.length > 0) {
           const count: number = await this.#conn.write(segment);
           segment = segment.subarray(count);
-          this.lastProgress = performance.now();
+          if (large) this.lastProgress = performance.now();
         }
       }
     } catch (error) {

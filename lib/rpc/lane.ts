@@ -193,8 +193,8 @@ export class WireLane {
       if (this.#failure !== undefined) return;
       const answered = this.#exchange!.answeredAt > 0;
       this.#lost(reason);
-      failures = answered ? 0 : failures + 1;
-      if (!answered) await this.#backOff(failures);
+      if (answered) failures = 0;
+      else await this.#backOff(failures++);
     }
   }
 

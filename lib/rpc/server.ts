@@ -81,7 +81,7 @@ export class WireServer {
 
   /**
    * Puts a connection in the place of the older one of its session and lane, and calls `ready` when
-   * nothing of that one can reach the backend any more. Answers false for a connection that is
+   * nothing of that one can change the region any more. Answers false for a connection that is
    * older itself.
    */
   join(hello: ClientHello, session: WireSession, ready: () => void): boolean {

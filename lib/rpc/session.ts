@@ -41,10 +41,11 @@ export class WireSession implements Protocol {
   #hello: ClientHello | undefined;
   #transmission: Transmission | undefined;
   #ended = false;
+  #closed = false;
   /** Waits until the connection whose place it takes is over. */
   #joining = false;
   #shuttingDown = false;
-  /** Called when the backend is done with this connection's requests. */
+  /** Called when nothing of this connection can change the region any more. */
   #onceOver: (() => void)[] = [];
 
   /** Waits for a hello on `channel`. */
@@ -62,7 +63,7 @@ export class WireSession implements Protocol {
     return this.#hello?.attempt ?? 0;
   }
 
-  /** Drops the connection, and calls back when the backend is done with its requests. */
+  /** Drops the connection, and calls back when nothing of it can change the region any more. */
   fence(over: () => void): void {
     this.#end();
     this.#onceOver.push(over);
@@ -94,10 +95,10 @@ export class WireSession implements Protocol {
   }
 
   closed(): void {
-    this.#ended = true;
+    this.#ended = this.#closed = true;
     this.#cancelDeadline();
     this.#transmission?.closed();
-    if (this.#hello !== undefined) this.#server.leave(this.#hello, this);
+    this.#settled();
   }
 
   #takeHello(): void {
@@ -163,10 +164,11 @@ export class WireSession implements Protocol {
   }
 
   #settled(): void {
-    if (!this.#joining && this.#transmission?.working !== true) {
-      for (const over of this.#onceOver.splice(0)) over();
-    }
-    if (this.#shuttingDown && this.#transmission?.busy !== true) this.#end();
+    if (this.#shuttingDown && this.#transmission?.pending !== true) this.#end();
+    if (this.#joining || this.#transmission?.changing === true) return;
+    for (const over of this.#onceOver.splice(0)) over();
+    // A connection that is gone keeps its place until nothing of it can change the region.
+    if (this.#closed && this.#hello !== undefined) this.#server.leave(this.#hello, this);
   }
 
   #refuse(refusal: Refusal, error?: Error): void {

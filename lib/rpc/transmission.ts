@@ -17,6 +17,7 @@ import { errorCode, ProtocolError, ReadOnlyError, UnsupportedError } from "../ba
 import type { Channel, Slot } from "../net/channel.ts";
 import { contentChecksum } from "./checksum.ts";
 import { compress, decompress } from "./compression.ts";
+import { DeferredReplies } from "./deferred_replies.ts";
 import {
   codeOf,
   decodeFrame,
@@ -32,8 +33,6 @@ import {
 } from "./wire.ts";
 import { isZero } from "./zeroes.ts";
 
-/** Bytes of contents that the backend may have in hand for one connection. */
-const IN_FLIGHT_BYTES = 64 << 20;
 /** The backend is asked for the extents of this many bytes at a time, so many times a request. */
 const EXTENTS_STEP = 1 << 30, EXTENTS_STEPS = 1024;
 
@@ -55,11 +54,6 @@ export interface TransmissionOptions {
   bye: () => void;
 }
 
-interface Reply {
-  send: () => void;
-  drop: () => void;
-}
-
 /** See the module. */
 export class Transmission {
   readonly #channel: Channel;
@@ -67,29 +61,26 @@ export class Transmission {
   readonly #backend: Backend;
   readonly #request = new Frame();
   readonly #reply = new Frame();
-  /** Replies that came while the channel had no room. */
-  readonly #waiting: Reply[] = [];
-  #inFlight = 0;
-  #inFlightBytes = 0;
-  #paused = false;
+  readonly #deferred: DeferredReplies;
   #stopped = false;
-  #closed = false;
 
   /** Serves requests that arrive on `channel`. */
   constructor(channel: Channel, options: TransmissionOptions) {
     this.#channel = channel;
     this.#options = options;
     this.#backend = options.backend;
+    const { inFlightMax: most, again: resume, settled } = options;
+    this.#deferred = new DeferredReplies(channel, { most, resume, settled });
   }
 
-  /** Whether the backend has a request in hand. */
-  get working(): boolean {
-    return this.#inFlight > 0;
+  /** Whether the backend has a request in hand that changes the region. */
+  get changing(): boolean {
+    return this.#deferred.changing;
   }
 
   /** Whether a reply is still to come. */
-  get busy(): boolean {
-    return this.#inFlight > 0 || this.#waiting.length > 0;
+  get pending(): boolean {
+    return this.#deferred.pending;
   }
 
   /** Performs the whole requests that came. Throws {@linkcode ProtocolError}. */
@@ -104,16 +95,13 @@ export class Transmission {
 
   /** Sends what waited for room. */
   sendWaiting(): void {
-    while (this.#waiting.length > 0 && this.#channel.hasRoom()) this.#waiting.shift()!.send();
-    this.#options.settled();
+    this.#deferred.sendWaiting();
   }
 
   /** The connection is gone. */
   closed(): void {
-    this.#stopped = this.#closed = true;
-    for (const reply of this.#waiting) reply.drop();
-    this.#waiting.length = 0;
-    this.#options.settled();
+    this.#stopped = true;
+    this.#deferred.close();
   }
 
   /** Takes one request out of the input, if a whole one is there and may be begun. */
@@ -124,7 +112,7 @@ export class Transmission {
       channel.expect(HEADER_BYTES);
       return false;
     }
-    if (this.#waiting.length > 0 || !channel.hasRoom() || this.#saturated()) return false;
+    if (!this.#deferred.mayBegin()) return false;
     decodeFrame(channel.inputView, channel.start, request, this.#options.payloadMax);
     checkPayload(request);
     if (available < HEADER_BYTES + request.payloadLength) {
@@ -198,18 +186,16 @@ export class Transmission {
   }
 
   // Apart from #read, so that a read that is answered at once makes no closure.
-  #readLater(result: Promise<void>, id: number, flags: number, offset: number, slot: Slot): void {
+  #readLater(promise: Promise<void>, id: number, flags: number, offset: number, slot: Slot): void {
     const drop = () => this.#channel.release(slot);
-    this.#await(
-      result,
-      slot.bytes.length,
-      () => this.#sendSlot(id, flags, offset, slot),
-      (error) => {
+    this.#deferred.add({
+      ...{ promise, bytes: slot.bytes.length, changes: false, drop },
+      send: () => this.#sendSlot(id, flags, offset, slot),
+      refuse: (error) => {
         drop();
         this.#refuse(TYPE.READ, id, error);
       },
-      drop,
-    );
+    });
   }
 
   #sendSlot(id: number, flags: number, offset: number, slot: Slot): void {
@@ -283,7 +269,8 @@ export class Transmission {
       );
       if (payload.length > 0) this.#channel.queueCopy(payload);
     };
-    this.#await(look(), 0, send, (error) => this.#refuse(TYPE.EXTENTS, id, error));
+    const refuse = (error: unknown) => this.#refuse(TYPE.EXTENTS, id, error);
+    this.#deferred.add({ promise: look(), bytes: 0, changes: false, send, refuse });
   }
 
   /** Runs from `offset` on: as many as fit in a reply and are found in bounded time. */
@@ -322,53 +309,11 @@ export class Transmission {
     bytes = 0,
   ): void {
     if (result === undefined) return this.#acknowledge(type, id, offset, length);
-    const send = () => this.#acknowledge(type, id, offset, length);
-    this.#await(result, bytes, send, (error) => this.#refuse(type, id, error));
-  }
-
-  /** Sends the one reply or the other when a promise settles; `drop` where nobody listens. */
-  #await(
-    promise: Promise<void>,
-    bytes: number,
-    send: () => void,
-    refuse: (error: unknown) => void,
-    drop: () => void = () => {},
-  ): void {
-    this.#inFlight++;
-    this.#inFlightBytes += bytes;
-    this.#channel.beginAsync();
-    promise.then(
-      () => this.#settle(bytes, { send, drop }),
-      (error) => this.#settle(bytes, { send: () => refuse(error), drop }),
-    );
-  }
-
-  #settle(bytes: number, reply: Reply): void {
-    this.#inFlight--;
-    this.#inFlightBytes -= bytes;
-    this.#channel.endAsync();
-    if (this.#closed) reply.drop();
-    else if (this.#waiting.length === 0 && this.#channel.hasRoom()) reply.send();
-    else this.#waiting.push(reply);
-    this.#options.settled();
-    if (this.#closed) return;
-    if (this.#paused && !this.#overLimit()) {
-      this.#paused = false;
-      this.#channel.resume();
-      this.#options.again();
-    }
-    this.#channel.flush();
-  }
-
-  #saturated(): boolean {
-    if (!this.#overLimit()) return false;
-    this.#paused = true;
-    this.#channel.pause();
-    return true;
-  }
-
-  #overLimit(): boolean {
-    return this.#inFlight >= this.#options.inFlightMax || this.#inFlightBytes >= IN_FLIGHT_BYTES;
+    this.#deferred.add({
+      ...{ promise: result, bytes, changes: type !== TYPE.FLUSH },
+      send: () => this.#acknowledge(type, id, offset, length),
+      refuse: (error) => this.#refuse(type, id, error),
+    });
   }
 
   #acknowledge(type: number, id: number, offset: number, length: number): void {

@@ -25,7 +25,7 @@
  * One session has up to two connections, its *lanes*: a small read on the urgent lane never waits
  * behind large transfers on the bulk lane. Each does its own hello. A hello of a session and lane
  * that is connected already fences the older connection: the server answers it only when nothing
- * of the older one can reach the backend any more, so that a request repeated on the new
+ * of the older one can change the region any more, so that a request repeated on the new
  * connection is never overtaken by its own past. All requests may be repeated.
  *
  * A frame is a header and its payload:

@@ -19,6 +19,7 @@ export function isZero(bytes: Uint8Array): boolean {
 function zeroThroughout(bytes: Uint8Array): boolean {
   const head = Math.min(-bytes.byteOffset & 3, bytes.length);
   const words = (bytes.length - head) >>> 2;
+  if (words === 0) return zeroBytes(bytes, 0, bytes.length);
   const aligned = new Uint32Array(bytes.buffer, bytes.byteOffset + head, words);
   return zeroBytes(bytes, 0, head) && zeroWords(aligned) &&
     zeroBytes(bytes, head + words * 4, bytes.length);
