@@ -21,12 +21,15 @@ export interface Requirement {
 /** Directories searched after those of PATH: there Debian keeps what only root is meant to run. */
 const SYSTEM_DIRECTORIES = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
+/** The Python that Debian's packages put modules into. */
+export const PYTHON = "/usr/bin/python3";
+
 /** What stands between a test's name and the reason why it is skipped. */
 export const SKIP_MARK = " # skipped: ";
 
 /**
  * Checks needs in order and answers for the first that is not met. A need is `root`; a path from
- * `/` that must exist; `python3:MODULE`, a Python module; any other word is a command.
+ * `/` that must exist; `python3:MODULE`, a module of {@linkcode PYTHON}; any other word is a command.
  */
 export function requires(...needs: string[]): Requirement {
   for (const need of needs) {
@@ -59,12 +62,10 @@ function missing(need: string): string | undefined {
 }
 
 function missingModule(name: string): string | undefined {
-  if (findCommand("python3") === undefined) return "python3 is not installed";
-  const { success } = new Deno.Command("python3", {
-    args: ["-c", `import ${name}`],
-    stdout: "null",
-    stderr: "null",
-  }).outputSync();
+  if (!isExecutable(PYTHON)) return `${PYTHON} is not installed`;
+  const args = ["-c", `import ${name}`];
+  const { success } = new Deno.Command(PYTHON, { args, stdout: "null", stderr: "null" })
+    .outputSync();
   return success ? undefined : `the Python module ${name} is not installed`;
 }
 
