@@ -17,6 +17,7 @@ import type { Device } from "./device.ts";
 import { FLUSH_MS, lostWrites } from "./lost_writes.ts";
 import { connectNbd, type NbdControl, type NbdInterface } from "./nbd_control.ts";
 import { type ReadySignal, untilReady } from "./nbd_ready.ts";
+import { receiversStart } from "./nbd_receivers.ts";
 import { ownerTag } from "./owner.ts";
 import { readAttribute, writeAttribute } from "./sysfs.ts";
 
@@ -60,6 +61,8 @@ const REQUEST_TIMEOUT = 3600;
 const READ_AHEAD = 4 << 20;
 const MAX_REQUEST = 1 << 20;
 const CONNECTIONS = 2;
+/** How often to attach until the kernel reads all connections; the last time by one alone. */
+const ATTEMPTS = 4;
 /** What a Unix socket may hold of requests on their way; the default holds less than one. */
 const SEND_BUFFER = 2 << 20;
 /** How long the kernel may take to say goodbye to a server before that is cut off, in ms. */
@@ -77,9 +80,19 @@ const POLL_MS = 5;
  * left behind then.
  */
 export async function attachNbd(options: AttachNbdOptions): Promise<NbdDevice> {
+  const { connections = CONNECTIONS } = options;
+  for (let attempt = 1; attempt < ATTEMPTS; attempt++) {
+    const device = await attachOnce(options, connections);
+    if (connections === 1 || await receiversStart(device.index, connections)) return device;
+    await device.detach({ force: true });
+  }
+  return await attachOnce(options, 1);
+}
+
+async function attachOnce(options: AttachNbdOptions, connections: number): Promise<BlockDevice> {
   const blockSize = blockSizeFor(options.size);
   const flags = transmissionFlags(options.readOnly);
-  const links = await Links.open(options.connections ?? CONNECTIONS, flags, options.serve);
+  const links = await Links.open(connections, flags, options.serve);
   let control: NbdControl | undefined;
   try {
     // Listens before it connects, so that no announcement is missed.

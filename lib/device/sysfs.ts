@@ -7,14 +7,17 @@
 import { ERRNO, SystemError } from "../../ffi/errno.ts";
 import { close, O, open, pread, pwrite } from "../../ffi/file.ts";
 
-/** The longest text that an attribute has: a page. */
-const ATTRIBUTE_SIZE = 4096;
+/** Attributes of /sys are a page at most; lists in /proc may be longer. */
+const TEXT_SIZE = 65536;
 
-/** An attribute without the white space around it; undefined where there is none (any more). */
+/**
+ * An attribute, or a small file of /proc, without the white space around it; undefined where there is
+ * none (any more).
+ */
 export function readAttribute(path: string): string | undefined {
   const fd = openIfThere(path, O.RDONLY);
   if (fd === undefined) return undefined;
-  const bytes = new Uint8Array(ATTRIBUTE_SIZE);
+  const bytes = new Uint8Array(TEXT_SIZE);
   const length = pread(fd, bytes, 0);
   close(fd);
   // A device that went away since the open answers ENODEV.
