@@ -27,6 +27,8 @@ const DRAIN_BYTES = 64 << 20;
 const IN_FLIGHT_REQUESTS = 1024;
 /** Bytes of these. */
 const IN_FLIGHT_BYTES = 64 << 20;
+/** A large payload is written in pieces of this size, between which more is received. */
+const WRITE_PIECE = 128 << 10;
 /** BLOCK_STATUS looks no further than this at a time; the client asks on. */
 const STATUS_BYTES = 2 ** 31;
 
@@ -211,11 +213,18 @@ export class NbdSession implements Protocol {
 
   #write(flags: number, high: number, low: number, offset: number, length: number): void {
     const channel = this.#channel, backend = this.#backend;
-    const payload = channel.input.subarray(channel.start, channel.start + length);
     const durable = (flags & COMMAND_FLAG.FUA) !== 0;
-    if (backend.writesAtOnce !== true) return this.#writeLater(payload, durable, high, low, offset);
+    if (backend.writesAtOnce !== true) {
+      const payload = channel.input.subarray(channel.start, channel.start + length);
+      return this.#writeLater(payload, durable, high, low, offset);
+    }
     try {
-      backend.writeAt(payload, offset);
+      for (let done = 0; done < length; done += WRITE_PIECE) {
+        const at = channel.start + done, piece = Math.min(WRITE_PIECE, length - done);
+        backend.writeAt(channel.input.subarray(at, at + piece), offset + done);
+        // A client whose buffer is full while a large payload is copied would go to sleep.
+        if (piece < length) channel.readAhead(length);
+      }
     } catch (error) {
       return this.#refuse(COMMAND.WRITE, high, low, nbdError(error));
     }
@@ -233,15 +242,25 @@ export class NbdSession implements Protocol {
     // The backend may go on reading the payload after the receive buffer was reused.
     const slot = this.#channel.acquire(payload.length);
     slot.bytes.set(payload);
-    const write = async () => {
-      try {
-        await this.#backend.writeAt(slot.bytes, offset);
-        if (durable) await this.#backend.flush();
-      } finally {
-        this.#channel.release(slot);
-      }
-    };
-    this.#finish(write, high, low, payload.length);
+    let result: Awaitable<void>;
+    try {
+      result = this.#backend.writeAt(slot.bytes, offset);
+    } catch (error) {
+      this.#channel.release(slot);
+      return this.#refuse(COMMAND.WRITE, high, low, nbdError(error));
+    }
+    if (result !== undefined) return this.#writing(result, slot, durable, high, low);
+    this.#channel.release(slot);
+    if (durable) this.#flush(high, low);
+    else this.#acknowledge(high, low);
+  }
+
+  // Apart from #writeLater, so that a write that is answered at once makes no closure.
+  #writing(result: Promise<void>, slot: Slot, durable: boolean, high: number, low: number): void {
+    const written = result.finally(() => this.#channel.release(slot));
+    const done = durable ? written.then(() => this.#backend.flush()) : written;
+    const refuse = (error: unknown) => this.#refuse(COMMAND.WRITE, high, low, nbdError(error));
+    this.#await(done, slot.bytes.length, () => this.#acknowledge(high, low), refuse);
   }
 
   #flush(high: number, low: number): void {

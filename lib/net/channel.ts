@@ -41,6 +41,11 @@ export interface Channel {
 
   /** The first `length` received bytes are done with. */
   consume(length: number): void;
+  /**
+   * Takes what has come meanwhile from the peer, while the first `held` received bytes are worked
+   * on, so that the peer can go on sending.
+   */
+  readAhead(held: number): void;
   /** The message at `start` has `length` bytes in all: makes room so that it can become whole. */
   expect(length: number): void;
 

@@ -8,9 +8,10 @@ import { EPOLL } from "../../ffi/epoll.ts";
 import { ERRNO, errno, SystemError } from "../../ffi/errno.ts";
 import { close, Iovec } from "../../ffi/file.ts";
 import { Mapping } from "../../ffi/mman.ts";
-import { readv, writev } from "../../ffi/socket.ts";
+import { writev } from "../../ffi/socket.ts";
 import { ProtocolError } from "../backend/errors.ts";
 import type { Channel, Protocol, RegionMemory, Slot } from "./channel.ts";
+import { ReceiveBuffer } from "./receive_buffer.ts";
 import type { Reactor } from "./reactor.ts";
 import type { SlotPool } from "./slot_pool.ts";
 
@@ -31,18 +32,15 @@ const LINGER_MS = 5000;
 
 /** See the module. */
 export class DescriptorChannel implements Channel {
-  readonly input: Uint8Array<ArrayBuffer>;
-  readonly inputView: DataView<ArrayBuffer>;
   readonly outputView: DataView<ArrayBuffer>;
-  start = 0;
-  end = 0;
 
   readonly #reactor: Reactor;
   readonly #pool: SlotPool;
   readonly #fd: number;
-  readonly #inputMapping = Mapping.map({ length: INPUT_BYTES, subject: "a receive buffer" });
+  #input = new ReceiveBuffer(INPUT_BYTES);
+  /** What came while the message that ends `#input` was worked on; takes its place afterwards. */
+  #ahead: ReceiveBuffer | undefined;
   readonly #headers = Mapping.map({ length: HEADER_BYTES, subject: "a send buffer" });
-  readonly #read = new Iovec(1);
   readonly #queue = new Iovec(ENTRIES);
   readonly #lengths = new Float64Array(ENTRIES);
   readonly #addresses = new Float64Array(ENTRIES);
@@ -69,8 +67,6 @@ export class DescriptorChannel implements Channel {
     this.#reactor = reactor;
     this.#pool = pool;
     this.#fd = fd;
-    this.input = this.#inputMapping.bytes;
-    this.inputView = new DataView(this.input.buffer);
     this.outputView = new DataView(this.#headers.bytes.buffer);
   }
 
@@ -86,9 +82,37 @@ export class DescriptorChannel implements Channel {
     this.#protocol = protocol;
   }
 
+  get input(): Uint8Array<ArrayBuffer> {
+    return this.#input.bytes;
+  }
+
+  get inputView(): DataView<ArrayBuffer> {
+    return this.#input.view;
+  }
+
+  get start(): number {
+    return this.#input.start;
+  }
+
+  get end(): number {
+    return this.#input.end;
+  }
+
   consume(length: number): void {
-    this.start += length;
+    const input = this.#input;
+    input.start += length;
     this.#expected = 0;
+    if (this.#ahead === undefined || input.start < input.end || this.#ahead.end === 0) return;
+    input.start = input.end = 0;
+    this.#input = this.#ahead;
+    this.#ahead = input;
+  }
+
+  readAhead(held: number): void {
+    if (this.end - this.start !== held) return;
+    this.#ahead ??= new ReceiveBuffer(INPUT_BYTES);
+    // The end of the stream, or an error, shows again when the next read is due.
+    this.#ahead.receive(this.#fd, Math.min(this.#ahead.room, READ_BYTES));
   }
 
   expect(length: number): void {
@@ -212,7 +236,6 @@ export class DescriptorChannel implements Channel {
       const count = this.#receive(room);
       if (count < 0) return;
       if (count === 0) return this.close();
-      this.end += count;
       this.#protocol!.receive();
       this.flush();
       if (count < room) return;
@@ -221,8 +244,7 @@ export class DescriptorChannel implements Channel {
 
   /** Reads behind `end`: the bytes that came, 0 at the end of the stream, or -1 for none now. */
   #receive(room: number): number {
-    this.#read.set(0, this.#inputMapping.address + this.end, room);
-    const count = readv(this.#fd, this.#read, 1);
+    const count = this.#input.receive(this.#fd, room);
     if (count >= 0) return count;
     const number = errno();
     if (number === ERRNO.EAGAIN || number === ERRNO.EINTR) return -1;
@@ -235,15 +257,14 @@ export class DescriptorChannel implements Channel {
 
   /** How many bytes to read next, with the buffer arranged so that the message in hand fits. */
   #makeRoom(): number {
-    if (this.start === this.end) this.start = this.end = 0;
-    const missing = Math.max(this.#expected - (this.end - this.start), 0);
-    const wanted = Math.max(missing, READ_BYTES);
-    if (this.start > 0 && this.end + wanted > WINDOW_BYTES) {
-      this.input.copyWithin(0, this.start, this.end);
-      this.end -= this.start;
-      this.start = 0;
-    }
-    return Math.min(wanted, INPUT_BYTES - this.end);
+    const input = this.#input;
+    if (input.start === input.end) input.start = input.end = 0;
+    const missing = Math.max(this.#expected - (input.end - input.start), 0);
+    // To the end of a large message and no further: while that is worked on, what follows can be
+    // read elsewhere.
+    const wanted = this.#expected > READ_BYTES ? missing : READ_BYTES;
+    if (input.start > 0 && input.end + wanted > WINDOW_BYTES) input.compact();
+    return Math.min(wanted, input.room);
   }
 
   #send(): void {
@@ -362,16 +383,17 @@ export class DescriptorChannel implements Channel {
     close(this.#fd);
     this.#protocol!.closed(this.#closeError);
     this.#forgetQueue();
-    this.#inputMapping.unmap();
+    this.#input[Symbol.dispose]();
+    this.#ahead?.[Symbol.dispose]();
     this.#headers.unmap();
     this.#onDisposed?.();
   }
 
   /** TCP would answer what lies unread with a reset, and drop replies that are still on their way. */
   #discardInput(): void {
-    this.#read.set(0, this.#inputMapping.address, READ_BYTES);
     for (let turn = 0; turn < READS_A_TURN; turn++) {
-      if (readv(this.#fd, this.#read, 1) <= 0) return;
+      this.#input.start = this.#input.end = 0;
+      if (this.#input.receive(this.#fd, READ_BYTES) <= 0) return;
     }
   }
 }

@@ -77,6 +77,10 @@ export class StreamChannel implements Channel {
     this.start += length;
   }
 
+  readAhead(_held: number): void {
+    // The stream reads ahead by itself.
+  }
+
   expect(length: number): void {
     if (length > INPUT_BYTES_MAX) throw new ProtocolError(`Cannot take ${length} bytes at once`);
     if (this.start + length > this.input.length) this.#makeRoom(length - (this.end - this.start));
