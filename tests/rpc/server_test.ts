@@ -1,16 +1,24 @@
 /** The server of the native wire against clients that are right, wrong and hostile. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
-import { ERRNO } from "../ffi/errno.ts";
-import { openLibc } from "../ffi/libc.ts";
-import type { Backend } from "../lib/backend/backend.ts";
-import { RemoteError } from "../lib/backend/errors.ts";
-import { openMemory } from "../lib/backend/memory.ts";
-import { contentChecksum } from "../lib/rpc/checksum.ts";
-import { compress, decompress } from "../lib/rpc/compression.ts";
-import { encodeClientHello } from "../lib/rpc/hello.ts";
-import { decodeExtents, decodeMessage, FLAG, LANE, LIMIT, REPLY, TYPE } from "../lib/rpc/wire.ts";
-import { pattern } from "./backend_model.ts";
+import { ERRNO } from "../../ffi/errno.ts";
+import { openLibc } from "../../ffi/libc.ts";
+import type { Backend } from "../../lib/backend/backend.ts";
+import { RemoteError } from "../../lib/backend/errors.ts";
+import { openMemory } from "../../lib/backend/memory.ts";
+import { contentChecksum } from "../../lib/rpc/checksum.ts";
+import { compress, decompress } from "../../lib/rpc/compression.ts";
+import { encodeClientHello } from "../../lib/rpc/hello.ts";
+import {
+  decodeExtents,
+  decodeMessage,
+  FLAG,
+  LANE,
+  LIMIT,
+  REPLY,
+  TYPE,
+} from "../../lib/rpc/wire.ts";
+import { pattern } from "../backend_model.ts";
 import { DelayedBackend } from "./delayed_backend.ts";
 import { clientHello, frameBytes, WirePeer } from "./wire_peer.ts";
 import { TestWireServer, type TestWireServerOptions } from "./wire_server.ts";
@@ -257,6 +265,19 @@ Deno.test("a third connection waits for the first even when the second is gone",
   assertEquals(backend.count, 1);
   backend.release(0);
   assert("size" in await welcomed);
+});
+
+Deno.test("a shutdown answers what is in hand, takes nothing more, and closes", async () => {
+  const backend = new DelayedBackend(openMemory({ size: SIZE }));
+  await withPeer(async (peer, _backend, server) => {
+    await peer.send({ type: TYPE.WRITE, id: 1, offset: 0, length: 1 }, new Uint8Array([1]));
+    await backend.held(1);
+    server.shutdown();
+    await peer.send({ type: TYPE.PING, id: 2 });
+    backend.release(0);
+    assertEquals((await peer.receive())!.frame.id, 1);
+    assertEquals(await peer.receive(), undefined);
+  }, { backend });
 });
 
 Deno.test("a token is asked for, and a wrong one is refused after a while", async () => {

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { contentChecksum } from "../lib/rpc/checksum.ts";
+import { contentChecksum } from "../../lib/rpc/checksum.ts";
 import {
   type ClientHello,
   decodeServerHello,
@@ -14,7 +14,7 @@ import {
   helloLength,
   type Refusal,
   type ServerHello,
-} from "../lib/rpc/hello.ts";
+} from "../../lib/rpc/hello.ts";
 import {
   decodeFrame,
   encodeFrame,
@@ -23,7 +23,7 @@ import {
   HEADER_BYTES,
   LANE,
   LIMIT,
-} from "../lib/rpc/wire.ts";
+} from "../../lib/rpc/wire.ts";
 
 /** A frame with its payload. */
 export interface Message {

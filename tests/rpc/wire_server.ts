@@ -4,9 +4,10 @@
  *
  * @module
  */
-import type { Backend } from "../lib/backend/backend.ts";
-import { StreamChannel } from "../lib/net/stream_channel.ts";
-import { type WireExport, WireServer, type WireServerOptions } from "../lib/rpc/server.ts";
+import type { Backend } from "../../lib/backend/backend.ts";
+import { StreamChannel } from "../../lib/net/stream_channel.ts";
+import { type WireExport, WireServer, type WireServerOptions } from "../../lib/rpc/server.ts";
+import type { WireSession } from "../../lib/rpc/session.ts";
 
 /** How {@linkcode TestWireServer.start} serves. */
 export interface TestWireServerOptions extends Partial<Omit<WireServerOptions, "lookup">> {
@@ -31,6 +32,7 @@ export class TestWireServer implements AsyncDisposable {
   readonly #listener: Deno.Listener;
   readonly #server: WireServer;
   readonly #connections = new Set<Deno.Conn>();
+  readonly #sessions = new Set<WireSession>();
   readonly #running: Promise<void>[] = [];
 
   /** Begins to listen. */
@@ -63,6 +65,11 @@ export class TestWireServer implements AsyncDisposable {
     this.#connections.clear();
   }
 
+  /** Has every session answer what is in hand, and close. */
+  shutdown(): void {
+    for (const session of this.#sessions) session.shutdown();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#listener.close();
     this.drop();
@@ -83,7 +90,10 @@ export class TestWireServer implements AsyncDisposable {
   async #serve(conn: Deno.Conn): Promise<void> {
     this.#connections.add(conn);
     const channel = new StreamChannel(conn);
-    await channel.run(this.#server.accept(channel));
+    const session = this.#server.accept(channel);
+    this.#sessions.add(session);
+    await channel.run(session);
+    this.#sessions.delete(session);
     if (this.#connections.delete(conn)) closeQuietly(conn);
   }
 }

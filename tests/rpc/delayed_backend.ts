@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Backend } from "../lib/backend/backend.ts";
+import type { Backend } from "../../lib/backend/backend.ts";
 
 interface Held {
   offset: number;
