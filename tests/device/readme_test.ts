@@ -28,11 +28,14 @@ Deno.test({
       .replaceAll(":4100", `:${freePort()}`)
       .replace("./mod.ts", new URL("mod.ts", ROOT).href);
     await Deno.writeTextFile(`${directory.path}/example.ts`, program);
-    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "--check", "--allow-all", `${directory.path}/example.ts`],
-    }).output();
-    assertEquals(new TextDecoder().decode(stderr), "");
-    assertEquals({ code, out: new TextDecoder().decode(stdout) }, { code: 0, out: "hello\n" });
+    for (const [command, expected] of [["check", ""], ["run", "hello\n"]] as const) {
+      const permissions = command === "run" ? ["--allow-all"] : [];
+      const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+        args: [command, "--quiet", ...permissions, `${directory.path}/example.ts`],
+      }).output();
+      const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+      assertEquals({ command, code, out, err }, { command, code: 0, out: expected, err: "" });
+    }
     const region = await Deno.readFile(`${directory.path}/region`);
     assertEquals(new TextDecoder().decode(region.subarray(4096, 4101)), "jello");
   },
