@@ -93,7 +93,7 @@ async function mountOrSay(
   } catch (error) {
     if (device !== "auto" || !(error instanceof UnsupportedError)) throw error;
     say(`No device can be had here: ${error.message}`);
-    say("So only the client in user space is shown; telemap doctor tells what to do about it");
+    say("So only the client in user space is shown");
     return undefined;
   }
 }
