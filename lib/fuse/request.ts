@@ -28,17 +28,17 @@ export class Request {
   /** All of the buffer. */
   readonly view: DataView<ArrayBuffer>;
   /** Where the in header lies in {@linkcode view}. */
-  readonly header = HEADER;
+  readonly header: number = HEADER;
   /** Where the body of the request lies in {@linkcode view}. */
-  readonly body = HEADER + IN_HEADER.SIZE;
+  readonly body: number = HEADER + IN_HEADER.SIZE;
   /** Where the body of the reply, and the data of a WRITE, lie in {@linkcode view}. */
-  readonly data = DATA;
+  readonly data: number = DATA;
   /** Where the out header lies in {@linkcode view}. */
-  readonly reply = DATA - OUT_HEADER.SIZE;
+  readonly reply: number = DATA - OUT_HEADER.SIZE;
   /** One entry: where the next request is read to. */
-  readonly input = new Iovec(1);
+  readonly input: Iovec = new Iovec(1);
   /** Two entries: the out header with what follows it, and memory of a region. */
-  readonly output = new Iovec(2);
+  readonly output: Iovec = new Iovec(2);
   /** Bytes that were read. */
   length = 0;
   /** The kernel was answered before the backend was done (see the server on interrupts). */

@@ -13,7 +13,7 @@ import { EPOLL } from "../../ffi/epoll.ts";
 import { ERRNO, errno, SystemError } from "../../ffi/errno.ts";
 import { close, FALLOC, SEEK } from "../../ffi/file.ts";
 import { readv, writev } from "../../ffi/socket.ts";
-import { type Awaitable, type Backend, extentsOf } from "../backend/backend.ts";
+import type { Awaitable, Backend } from "../backend/backend.ts";
 import { errorCode, ProtocolError, UsageError } from "../backend/errors.ts";
 import type { Reactor } from "../net/reactor.ts";
 import { FILE_NODE, type FileOptions, Nodes } from "./nodes.ts";
@@ -40,6 +40,7 @@ import {
   writeWritten,
 } from "./protocol.ts";
 import { MAX_TRANSFER, Request } from "./request.ts";
+import { findRun } from "./seek.ts";
 import { isBeingKilled } from "./thread.ts";
 
 /** How a {@linkcode FuseServer} serves. */
@@ -71,8 +72,6 @@ const O_ACCMODE = 3;
 const HANDLE = { READER: 1, WRITER: 2 } as const;
 /** Instead of the length of a reply: there is none, or it is sent already. */
 const NO_REPLY = -0x1_0000;
-/** Bytes of the first look for data or a hole; each further one is four times as long. */
-const SEEK_WINDOW = 64 << 20;
 const INTERRUPT_CHECK_MS = 100;
 
 /** See the module. */
@@ -336,25 +335,13 @@ export class FuseServer {
     // A writer may have dirty pages over what is a hole in the backend, and the kernel does not
     // write them back before it asks. Without a writer there are none.
     if (this.#writers > 0) return this.#found(request, whence === SEEK.DATA ? offset : size);
-    return this.#find(offset, whence === SEEK.HOLE)
+    return findRun(this.#backend, offset, whence === SEEK.HOLE)
       .then((at) => at < 0 ? -ERRNO.ENXIO : this.#found(request, at));
   }
 
   #found(request: Request, offset: number): number {
     writeU64(request.view, request.data, offset);
     return REPLY_SIZE.LSEEK;
-  }
-
-  /** The first hole at or after `offset` (the end is one), or the first data; -1 for no data. */
-  async #find(offset: number, hole: boolean): Promise<number> {
-    const { size } = this.#backend;
-    let window = SEEK_WINDOW;
-    for (let at = offset; at < size; at += window, window *= 4) {
-      const extents = await extentsOf(this.#backend, at, Math.min(window, size - at));
-      const found = extents.find((extent) => (extent.hole && extent.zero) === hole);
-      if (found !== undefined) return found.offset;
-    }
-    return hole ? size : -1;
   }
 
   /**

@@ -134,6 +134,8 @@ test("a device that is mounted is not detached, until it is unmounted or by forc
   await shell(`mkfs.ext4 -q ${device.path} && mount ${device.path} ${directory.path}`);
   const busy = await assertRejects(() => device.detach(), TelemapError, "in use");
   assertEquals(busy.code, "EBUSY");
+  // Nor does it go by itself later: the refusal changed nothing.
+  assertEquals(attribute(device.path, "loop/autoclear"), "0");
   await shell(`touch ${directory.path}/still-works && sync -f ${directory.path}`);
   await shell(`umount ${directory.path}`);
   await device.detach();
