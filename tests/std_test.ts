@@ -8,19 +8,16 @@ import {
   assert,
   assertEquals,
   assertExists,
-  assertGreater,
   AssertionError,
   assertIsError,
-  assertLess,
   assertMatch,
   assertNotEquals,
   assertRejects,
   assertStrictEquals,
   assertStringIncludes,
   assertThrows,
-  fail,
 } from "@std/assert";
-import { concat, equals } from "@std/bytes";
+import { concat } from "@std/bytes";
 import { parseArgs, type ParseOptions } from "@std/cli/parse-args";
 import { ProgressBar } from "@std/cli/unstable-progress-bar";
 import { TextLineStream } from "@std/streams";
@@ -43,12 +40,10 @@ Deno.test("assert: each assertion passes what holds", async () => {
   assertNotEquals({ a: 1 }, { a: 2 });
   assertStrictEquals(NaN, NaN);
   assertExists(0);
-  assertGreater(2, 1);
-  assertLess(1, 2);
   assertStringIncludes("region", "gio");
   assertMatch("region", /^re/);
   assertIsError(new RangeError("far out"), RangeError, "far");
-  assertEquals(assertThrows(() => fail("no"), AssertionError, "no") instanceof Error, true);
+  assertEquals(assertThrows(() => JSON.parse("{"), SyntaxError, "JSON").name, "SyntaxError");
   await assertRejects(() => Promise.reject(new TypeError("off")), TypeError, "off");
 });
 
@@ -60,24 +55,19 @@ Deno.test("assert: each assertion refuses what does not hold", async () => {
   refused(() => assertNotEquals(new Date(1), new Date(1)));
   refused(() => assertStrictEquals({}, {}));
   refused(() => assertExists(null));
-  refused(() => assertGreater(1, 1));
-  refused(() => assertLess(1, 1));
   refused(() => assertStringIncludes("region", "x"));
   refused(() => assertMatch("region", /x/));
   refused(() => assertIsError(new Error("near"), RangeError));
   refused(() => assertIsError(new Error("near"), Error, "far"));
   refused(() => assertThrows(() => {}));
-  refused(() => fail());
   let rejected = false;
   await assertRejects(() => Promise.resolve()).catch(() => rejected = true);
   assert(rejected);
 });
 
-Deno.test("bytes: concat and equals", () => {
+Deno.test("bytes: concat", () => {
   const whole = concat([new Uint8Array([1, 2]), new Uint8Array(), new Uint8Array([3])]);
-  assert(equals(whole, new Uint8Array([1, 2, 3])));
-  assert(!equals(whole, new Uint8Array([1, 2, 4])));
-  assert(!equals(whole, new Uint8Array([1, 2])));
+  assertEquals(whole, new Uint8Array([1, 2, 3]));
 });
 
 const OPTIONS: ParseOptions = {

@@ -95,18 +95,6 @@ export function assertExists<T>(actual: T, msg?: string): asserts actual is NonN
   );
 }
 
-/** Asserts that a value is greater than another. */
-export function assertGreater<T>(actual: T, expected: T, msg?: string): void {
-  if (actual > expected) return;
-  throw new AssertionError(`Expect ${show(actual)} > ${show(expected)}${suffix(msg)}`);
-}
-
-/** Asserts that a value is less than another. */
-export function assertLess<T>(actual: T, expected: T, msg?: string): void {
-  if (actual < expected) return;
-  throw new AssertionError(`Expect ${show(actual)} < ${show(expected)}${suffix(msg)}`);
-}
-
 /** Asserts that a string contains another. */
 export function assertStringIncludes(actual: string, expected: string, msg?: string): void {
   if (actual.includes(expected)) return;
@@ -184,9 +172,4 @@ export async function assertRejects<E extends Error = Error>(
     return thrown;
   }
   throw new AssertionError(`Expected function to reject${suffix(msg)}`);
-}
-
-/** Fails. */
-export function fail(msg?: string): never {
-  throw new AssertionError(`Failed assertion${suffix(msg)}`);
 }

@@ -10,8 +10,3 @@ export function concat(buffers: readonly Uint8Array[]): Uint8Array<ArrayBuffer> 
   }
   return whole;
 }
-
-/** Whether two arrays hold the same bytes. */
-export function equals(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
-}
