@@ -68,6 +68,8 @@ export class WireLane {
   #exchange: Exchange | undefined;
   #attempt = 0;
   #failure: Error | undefined;
+  /** Why there is no connection. */
+  #lossReason: Error | undefined;
   #watch: ReturnType<typeof setInterval> | undefined;
   #pingedAt = 0;
   #wakeBackOff: (() => void) | undefined;
@@ -166,6 +168,7 @@ export class WireLane {
   #begin(connection: WireConnection): void {
     const { url, ledger } = this.#options;
     this.#connection = connection;
+    this.#lossReason = undefined;
     this.uncertain = false;
     this.#pingedAt = performance.now();
     this.#exchange = new Exchange(connection, {
@@ -185,7 +188,7 @@ export class WireLane {
       } catch (error) {
         if (this.#failure !== undefined) return;
         if (error instanceof IntegrityError) return this.#fail(error);
-        this.#options.onLost(error as Error, this);
+        this.#noticeLoss(error as Error);
         await this.#backOff(failures++);
         continue;
       }
@@ -204,6 +207,11 @@ export class WireLane {
     );
     this.#connection = this.#exchange = undefined;
     this.#queue = [...unanswered, ...this.#queue];
+    this.#noticeLoss(reason);
+  }
+
+  #noticeLoss(reason: Error): void {
+    this.#lossReason = reason;
     this.#options.onLost(reason, this);
   }
 
@@ -254,7 +262,9 @@ export class WireLane {
   /** Fails requests whose deadline is over, and drops a connection that owes an answer to one. */
   #giveUpLate(now: number): void {
     const { requestTimeout: deadline, url } = this.#options;
-    const error = new DeadlineError(`${url} did not answer within ${deadline} ms`);
+    const error = new DeadlineError(`${url} did not answer within ${deadline} ms`, {
+      ...(this.#lossReason && { hint: this.#lossReason.message, cause: this.#lossReason }),
+    });
     const isLate = (request: WireRequest) => now - request.since > deadline;
     const late = this.#exchange?.unanswered.filter(isLate) ?? [];
     for (const request of [...late, ...this.#queue.filter(isLate)]) request.reject(error);

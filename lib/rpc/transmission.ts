@@ -244,12 +244,16 @@ export class Transmission {
     this.#finish(TYPE.WRITE, id, offset, length, this.#writeSlot(slot, offset), length);
   }
 
-  async #writeSlot(slot: Slot, offset: number): Promise<void> {
+  #writeSlot(slot: Slot, offset: number): Awaitable<void> {
+    let result: Awaitable<void>;
     try {
-      await this.#backend.writeAt(slot.bytes, offset);
-    } finally {
+      result = this.#backend.writeAt(slot.bytes, offset);
+    } catch (error) {
       this.#channel.release(slot);
+      throw error;
     }
+    if (result !== undefined) return result.finally(() => this.#channel.release(slot));
+    this.#channel.release(slot);
   }
 
   #extents(id: number, offset: number, length: number): void {
