@@ -25,6 +25,8 @@ export abstract class Wire {
   #available = 0;
   #changed = Promise.withResolvers<void>();
 
+  /** Bytes that were sent and that the server did not take yet. */
+  abstract get unsentBytes(): number;
   /** Sends bytes, in one piece. */
   abstract send(bytes: Uint8Array): void;
   /** Hangs up, without a word. */
@@ -132,10 +134,11 @@ class StreamWire extends Wire {
 
   constructor() {
     super();
+    const strategy = { highWaterMark: 0, size: (chunk: Uint8Array) => chunk.length };
     this.readable = new ReadableStream({
       start: (controller) => void (this.#controller = controller),
       cancel: () => void (this.#over = true),
-    });
+    }, strategy);
     this.writable = new WritableStream({
       write: async (chunk) => {
         await this.#listening;
@@ -144,6 +147,10 @@ class StreamWire extends Wire {
       close: () => this.end(),
       abort: () => this.end(),
     });
+  }
+
+  get unsentBytes(): number {
+    return -(this.#controller.desiredSize ?? 0);
   }
 
   send(bytes: Uint8Array): void {
@@ -214,6 +221,10 @@ class SocketWire extends Wire {
     this.#reactor = reactor;
     this.#fd = fd;
     reactor.add(fd, EPOLL.IN, (events) => this.#ready(events));
+  }
+
+  get unsentBytes(): number {
+    return this.#unsent.reduce((sum, bytes) => sum + bytes.length, 0);
   }
 
   send(bytes: Uint8Array): void {
