@@ -26,6 +26,7 @@ export class SlotPool implements Disposable {
   readonly #cold: PooledSlot[][] = [];
   readonly #mappings: Mapping[] = [];
   #warmBytes = 0;
+  #lent = 0;
 
   /** Makes an empty pool. */
   constructor() {
@@ -35,6 +36,11 @@ export class SlotPool implements Disposable {
     }
   }
 
+  /** Buffers that were not given back yet. */
+  get lent(): number {
+    return this.#lent;
+  }
+
   /** A buffer of exactly `length` bytes, with whatever content. Throws `RangeError` over 64 MiB. */
   acquire(length: number): Slot {
     const sizeClass = Math.max(SMALLEST, 32 - Math.clz32(Math.max(length, 1) - 1));
@@ -42,6 +48,7 @@ export class SlotPool implements Disposable {
     let whole = this.#warm[sizeClass]!.pop();
     if (whole !== undefined) this.#warmBytes -= 1 << sizeClass;
     else whole = this.#cold[sizeClass]!.pop() ?? this.#map(sizeClass);
+    this.#lent++;
     if (whole.bytes.length === length) return whole;
     const bytes = whole.bytes.subarray(0, length);
     return { ...whole, bytes, whole } as PooledSlot;
@@ -49,8 +56,8 @@ export class SlotPool implements Disposable {
 
   /** Takes a buffer back; nobody may touch it any more. */
   release(slot: Slot): void {
-    const lent = slot as PooledSlot;
-    const whole = lent.whole ?? lent;
+    const { whole = slot as PooledSlot } = slot as PooledSlot;
+    this.#lent--;
     const size = 1 << whole.sizeClass;
     if (this.#warmBytes + size > KEEP_BYTES) {
       whole.mapping.advise(MADV.DONTNEED);

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { assertEquals } from "@std/assert";
 import { EPOLL, EventFd } from "../../ffi/epoll.ts";
 import { ERRNO, errno } from "../../ffi/errno.ts";
 import { close, Iovec } from "../../ffi/file.ts";
@@ -134,7 +135,7 @@ class StreamWire extends Wire {
 
   constructor() {
     super();
-    const strategy = { highWaterMark: 0, size: (chunk: Uint8Array) => chunk.length };
+    const strategy = { highWaterMark: 0, size: (chunk: Uint8Array<ArrayBuffer>) => chunk.length };
     this.readable = new ReadableStream({
       start: (controller) => void (this.#controller = controller),
       cancel: () => void (this.#over = true),
@@ -201,6 +202,11 @@ class SocketServer implements TestServer {
     if (this.#open > 0) await new Promise<void>((resolve) => this.#idle = resolve);
     this.#reactor.stop();
     await this.#running;
+    // What the backend still had in hand is answered by now, or soon.
+    for (let turn = 0; turn < 1000 && this.#pool.lent > 0; turn++) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    assertEquals(this.#pool.lent, 0, "All buffers are given back");
     this.#reactor[Symbol.dispose]();
     this.#pool[Symbol.dispose]();
     this.#wake[Symbol.dispose]();
