@@ -3,18 +3,24 @@
  *
  * @module
  */
-import { type DirectMount, formatSize, mountDirect } from "../mod.ts";
+import { type DirectMount, formatSize, mountDirect, TelemapError } from "../mod.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken, TOKEN_OPTION } from "./token.ts";
+
+/** How often a device that is in use is looked at again when it is to be taken away. */
+const BUSY_POLL_MS = 200;
+
+const WHEN_IN_USE = "unmount what is on it, or send a second signal and lose what is not written";
 
 /** See the module. */
 export const mount: Command = defineCommand({
   name: "mount",
   summary: "Mount a region on this host",
   description: "The region appears as a block device (nbd, loop) or as a file (fuse), until " +
-    "SIGINT or SIGTERM. Then it is flushed and taken away. auto takes the best device that is " +
-    "there; see telemap doctor.\nWith --json it prints one line for each event, first\n" +
+    "SIGINT or SIGTERM. Then it is flushed and taken away, once nobody uses it; a second signal " +
+    "ends at once. auto takes the best device that is there; see telemap doctor.\n" +
+    "With --json it prints one line for each event, first\n" +
     '{"event":"ready","device":"loop","path":"/dev/loop3","size":268435456}',
   operands: [{ name: "BACKEND", help: "URL of the region", value: "url" }],
   options: {
@@ -55,12 +61,25 @@ export const mount: Command = defineCommand({
       lost = await Promise.race([mounted.closed, stop.received.then(() => undefined)]);
     } finally {
       // What took the device away is the error to tell of; that it cannot be flushed follows.
-      await mounted.close().catch((error) => lost ??= error);
+      await closeOnceFree(mounted).catch((error) => lost ??= error);
     }
     if (lost !== undefined) throw lost;
     if (options.json) console.log(JSON.stringify({ event: "closed" }));
   },
 });
+
+/** Closes a mount; where somebody uses its device, as soon as nobody does. */
+async function closeOnceFree(mount: DirectMount): Promise<void> {
+  for (let told = false;; told = true) {
+    try {
+      return await mount.close();
+    } catch (error) {
+      if (!(error instanceof TelemapError && error.code === "EBUSY")) throw error;
+      if (!told) console.error(`telemap: ${mount.path} is in use; ${WHEN_IN_USE}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, BUSY_POLL_MS));
+  }
+}
 
 function readyEvent({ device, path, size, durable, readOnly, reason }: DirectMount) {
   return { event: "ready", device, path, size, durable, readOnly, reason };

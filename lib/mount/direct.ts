@@ -6,7 +6,13 @@
  */
 import { close as closeDescriptor, O, openAsync } from "../../ffi/file.ts";
 import { MAP, Mapping, PROT } from "../../ffi/mman.ts";
-import { DeadlineError, IntegrityError, UnsupportedError, UsageError } from "../backend/errors.ts";
+import {
+  DeadlineError,
+  errorCode,
+  IntegrityError,
+  UnsupportedError,
+  UsageError,
+} from "../backend/errors.ts";
 import { attach } from "../device/attach.ts";
 import type { Device, DeviceChoice, DeviceKind } from "../device/device.ts";
 import { BackendHost } from "../host/host.ts";
@@ -61,7 +67,12 @@ export interface DirectMount extends AsyncDisposable {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Answers when all that was written before is durable in the backend's store. */
   sync(): Promise<void>;
-  /** Syncs, takes the device away and closes the backend. Again: waits for the same. */
+  /**
+   * Syncs, takes the device away and closes the backend. Again: waits for the same.
+   *
+   * Throws `TelemapError` (EBUSY) where the block device is in use, as by a file system on it: then
+   * it stays as it is, and may be closed again. Any other error tells what was lost on the way.
+   */
   close(): Promise<void>;
 }
 
@@ -114,6 +125,7 @@ class Mount implements DirectMount {
   #closing: Promise<void> | undefined;
   /** Whether the device went away before it was asked to; the kernel wrote back what it could. */
   #isGone = false;
+  #isReleased = false;
 
   constructor(
     host: BackendHost,
@@ -170,9 +182,7 @@ class Mount implements DirectMount {
 
   async sync(): Promise<void> {
     if (this.#mapping !== undefined && !this.readOnly && !await this.#mapping.syncAsync()) {
-      throw new IntegrityError(`Cannot write ${this.path} back: msync failed`, {
-        hint: "the backend refused part of it; the log of its server says why",
-      });
+      throw notWritten(this.path, "msync failed");
     }
     if (!this.readOnly) await syncPath(this.path);
     await this.#host.flush();
@@ -189,11 +199,30 @@ class Mount implements DirectMount {
   async #close(): Promise<void> {
     const syncing = this.#isGone ? this.#host.flush() : this.sync();
     const failure = await within(this.#closeMs, syncing, `write ${this.path} back`);
-    this.#mapping?.unmap();
-    this.#file?.close();
-    await this.#device.detach({ force: this.#isGone || failure !== undefined });
+    this.#release();
+    const lost = await this.#detach(this.#isGone || failure !== undefined);
     await this.#host.close();
     if (failure !== undefined) throw failure;
+    if (lost !== undefined) throw lost;
+  }
+
+  /** Lets go of what this mount itself uses of the device. */
+  #release(): void {
+    if (this.#isReleased) return;
+    this.#isReleased = true;
+    this.#mapping?.unmap();
+    this.#file?.close();
+  }
+
+  /** Answers with the error of a device that is gone, but did not go well. */
+  async #detach(force: boolean): Promise<unknown> {
+    try {
+      await this.#device.detach({ force });
+    } catch (error) {
+      if (errorCode(error) !== "EBUSY") return error;
+      this.#closing = undefined;
+      throw error;
+    }
   }
 }
 
@@ -227,5 +256,15 @@ async function mapPath(path: string, length: number, readOnly: boolean): Promise
 
 async function syncPath(path: string): Promise<void> {
   using file = await Deno.open(path, { read: true, write: true });
-  await file.sync();
+  try {
+    await file.sync();
+  } catch (error) {
+    throw notWritten(path, error instanceof Error ? error.message : `${error}`);
+  }
+}
+
+function notWritten(path: string, why: string): IntegrityError {
+  return new IntegrityError(`Cannot write ${path} back: ${why}`, {
+    hint: "the backend refused part of it, which is lost; the log of its server says why",
+  });
 }
