@@ -44,8 +44,8 @@ export class TelemapProcess implements AsyncDisposable {
   readonly #errors: Promise<string>;
 
   /** Starts it; `--json` is to be among the arguments. */
-  constructor(args: string[]) {
-    this.#child = command(args).spawn();
+  constructor(args: string[], env?: Record<string, string>) {
+    this.#child = command(args, env).spawn();
     this.#lines = this.#child.stdout
       .pipeThrough(new TextDecoderStream())
       .pipeThrough(new TextLineStream())

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { DeviceChoice } from "../../mod.ts";
 import { type Event, TelemapProcess } from "../telemap_process.ts";
 import { shell, temporaryDirectory } from "./command.ts";
 
@@ -20,10 +21,10 @@ export async function startServer(
 /** Starts `telemap mount`; answers the path at which the region is. */
 export async function startMount(
   backend: string,
-  device: "fuse" | "loop",
-  ...more: string[]
+  device: DeviceChoice,
+  env?: Record<string, string>,
 ): Promise<{ process: TelemapProcess; path: string }> {
-  const process = new TelemapProcess(["mount", backend, "--device", device, "--json", ...more]);
+  const process = new TelemapProcess(["mount", backend, "--device", device, "--json"], env);
   const { path } = await orKill(process);
   return { process, path: `${path}` };
 }
