@@ -27,7 +27,6 @@ const HEADER_BYTES = 128 << 10;
 const ENTRIES = 512;
 /** Replies that wait for a slow reader, in bytes, before requests are left unread. */
 const BACKLOG_BYTES = 8 << 20;
-/** How long a closing connection may take to read what was already answered. */
 const LINGER_MS = 5000;
 
 /** See the module. */
@@ -37,6 +36,7 @@ export class DescriptorChannel implements Channel {
   readonly #reactor: Reactor;
   readonly #pool: SlotPool;
   readonly #fd: number;
+  readonly #lingerMs: number;
   #input = new ReceiveBuffer(INPUT_BYTES);
   /** What came while the message that ends `#input` was worked on; takes its place afterwards. */
   #ahead: ReceiveBuffer | undefined;
@@ -62,11 +62,15 @@ export class DescriptorChannel implements Channel {
   #closeError: Error | undefined;
   #cancelLinger: (() => void) | undefined;
 
-  /** Takes the descriptor over: it is closed with the channel. */
-  constructor(reactor: Reactor, pool: SlotPool, fd: number) {
+  /**
+   * Takes the descriptor over: it is closed with the channel. A closing connection may take
+   * `lingerMs` to read what was already answered.
+   */
+  constructor(reactor: Reactor, pool: SlotPool, fd: number, lingerMs = LINGER_MS) {
     this.#reactor = reactor;
     this.#pool = pool;
     this.#fd = fd;
+    this.#lingerMs = lingerMs;
     this.outputView = new DataView(this.#headers.bytes.buffer);
   }
 
@@ -360,7 +364,7 @@ export class DescriptorChannel implements Channel {
   #finish(): void {
     if (this.#disposed) return;
     if (this.#queued === 0) return this.#dispose();
-    this.#cancelLinger ??= this.deadline(LINGER_MS, () => this.#fail(undefined));
+    this.#cancelLinger ??= this.deadline(this.#lingerMs, () => this.#fail(undefined));
     this.flush();
   }
 

@@ -20,7 +20,6 @@ const INPUT_BYTES_MIN = 64 << 10;
 const INPUT_BYTES_MAX = (32 << 20) + (64 << 10);
 const HEADER_BYTES = 16 << 10;
 const BACKLOG_BYTES = 8 << 20;
-/** How long a closing connection may take to read what was already answered. */
 const LINGER_MS = 5000;
 
 /** See the module. */
@@ -33,6 +32,7 @@ export class StreamChannel implements Channel {
 
   readonly #reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
+  readonly #lingerMs: number;
   #protocol: Protocol | undefined;
   #parts: Uint8Array<ArrayBuffer>[] = [];
   #headerTail = 0;
@@ -44,8 +44,12 @@ export class StreamChannel implements Channel {
   #linger: ReturnType<typeof setTimeout> | undefined;
   #written: Promise<void> = Promise.resolve();
 
-  /** Locks both directions. */
-  constructor(stream: ByteStream) {
+  /**
+   * Locks both directions. A closing connection may take `lingerMs` to read what was already
+   * answered.
+   */
+  constructor(stream: ByteStream, lingerMs = LINGER_MS) {
+    this.#lingerMs = lingerMs;
     this.#reader = stream.readable.getReader();
     this.#writer = stream.writable.getWriter();
   }
@@ -164,7 +168,7 @@ export class StreamChannel implements Channel {
     this.#error ??= error;
     this.resume();
     this.flush();
-    this.#linger ??= setTimeout(() => void this.#writer.abort().catch(() => {}), LINGER_MS);
+    this.#linger ??= setTimeout(() => void this.#writer.abort().catch(() => {}), this.#lingerMs);
     // Cancelling closes both directions of a connection of Deno: what is queued goes first.
     this.#written.then(() => this.#reader.cancel()).catch(() => {});
   }
