@@ -210,6 +210,7 @@ export class RemoteBackend implements Backend {
     return this.#closing ??= this.#close();
   }
 
+  /** As {@linkcode close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -56,7 +56,7 @@ export class WireConnection {
    * When bytes came for the last time, or were taken of a large payload; as `performance.now()`
    * counts. What else is sent says nothing: the kernel takes it for a server that is dead.
    */
-  lastProgress = performance.now();
+  lastProgress: number = performance.now();
   /** Resolves with the reason when the connection is over. */
   readonly ended: Promise<TelemapError>;
 

@@ -119,8 +119,9 @@ export class WireSession implements Protocol {
   }
 
   #admit(hello: ClientHello): void {
+    // Whoever is not welcome yet gets nothing read.
+    this.#channel.pause();
     if (!this.#server.admits(hello)) {
-      this.#channel.pause();
       const message = hello.token === "" ? "A token is needed" : "The token is wrong";
       this.#channel.deadline(WRONG_TOKEN_MS, () => {
         this.#refuse({ code: ERRNO.EACCES, message });
@@ -159,6 +160,7 @@ export class WireSession implements Protocol {
       settled: () => this.#settled(),
       bye: () => this.#end(),
     });
+    this.#channel.resume();
     this.#channel.flush();
     this.receive();
   }

@@ -477,6 +477,18 @@ Deno.test("close() returns at once in every state, and fails what has no answer"
   while (backend.count > 0) backend.release(0);
 });
 
+Deno.test("close() does not wait for the next attempt to connect", async () => {
+  await using memory = openMemory({ size: SIZE });
+  const server = TestWireServer.start({ backend: memory });
+  const region = await connectTelemap(server.url, QUIET);
+  await server[Symbol.asyncDispose]();
+  // By then the attempts are hundreds of milliseconds apart.
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  const start = performance.now();
+  await region.close();
+  assert(performance.now() - start < 50);
+});
+
 Deno.test("close() returns at once while it connects again", async () => {
   await using memory = openMemory({ size: SIZE });
   const { promise: forever, resolve: end } = Promise.withResolvers<void>();
