@@ -42,6 +42,7 @@ export {
 export { formatSize, parseSize } from "./lib/backend/size.ts";
 export type { DeviceChoice, DeviceKind, Probe } from "./lib/device/device.ts";
 export { probeHost, sweepStale } from "./lib/device/probe.ts";
+export { compareBackends, type CompareOptions } from "./lib/host/compare.ts";
 export {
   copyBackend,
   type CopyOptions,

@@ -78,7 +78,8 @@ export const serve: Command = defineCommand({
             : `Serving ${formatSize(size)} at ${url}`,
         );
       }
-      await stop.received;
+      const failure = await Promise.race([stop.received, server.closed]);
+      if (failure instanceof Error) throw failure;
     } finally {
       await server.close();
     }

@@ -30,6 +30,8 @@ export interface HostOptions {
 export class BackendHost implements AsyncDisposable {
   /** What is known of the backend. */
   readonly facts: BackendFacts;
+  /** Settles when the Worker is gone; with the error, if it was not closed but failed. */
+  readonly ended: Promise<Error | undefined>;
   readonly #link: WorkerLink;
   readonly #detached = new Map<number, (error: Error | undefined) => void>();
   #closing: Promise<void> | undefined;
@@ -60,7 +62,10 @@ export class BackendHost implements AsyncDisposable {
       this.#detached.get(fd)?.(error);
       this.#detached.delete(fd);
     };
+    const ended = Promise.withResolvers<Error | undefined>();
+    this.ended = ended.promise;
     link.onEnd = (error) => {
+      ended.resolve(this.#closing === undefined ? error : undefined);
       for (const detached of this.#detached.values()) detached(error);
       this.#detached.clear();
     };
@@ -98,9 +103,12 @@ export class BackendHost implements AsyncDisposable {
     await this.#link.call({ command: "flush" });
   }
 
-  /** Answers what is in hand, closes connections and backend, and ends the Worker. */
-  close(): Promise<void> {
-    return this.#closing ??= this.#close();
+  /**
+   * Answers what is in hand, closes connections and backend, and ends the Worker. Flushes before,
+   * for as long as `flushMs` says. Throws what the flush throws, after all is closed.
+   */
+  close({ flushMs = 0 } = {}): Promise<void> {
+    return this.#closing ??= this.#close(flushMs);
   }
 
   /** As {@linkcode close}. */
@@ -108,9 +116,10 @@ export class BackendHost implements AsyncDisposable {
     return this.close();
   }
 
-  async #close(): Promise<void> {
+  async #close(flushMs: number): Promise<void> {
+    if (this.#link.ended) return;
     try {
-      await this.#link.call({ command: "close" });
+      await this.#link.call({ command: "close", flushMs });
     } finally {
       this.#link.terminate();
     }
@@ -135,6 +144,10 @@ class WorkerLink {
       event.preventDefault();
       this.#end(new ClosedError(`The Worker of a backend failed: ${event.message}`));
     };
+  }
+
+  get ended(): boolean {
+    return this.#ended;
   }
 
   get wakeFd(): number {

@@ -15,8 +15,6 @@ import type { OpenBackend, PortableSource } from "./source.ts";
 export interface OpenOptions {
   /** What a server of the native wire wants to see. */
   token?: string | undefined;
-  /** What connections depend on; the runtime's event loop unless told. */
-  reactor?: Reactor | undefined;
 }
 
 const FORMS =
@@ -35,17 +33,25 @@ const FORMS =
  * @throws {UsageError} where the URL is not one of those known.
  */
 export async function openBackend(url: string | URL, options: OpenOptions = {}): Promise<Backend> {
-  const text = url instanceof URL ? url.href : url;
+  return await openUrl(url instanceof URL ? url.href : url, options);
+}
+
+/** The same, with connections that depend on `reactor` instead of the runtime's event loop. */
+async function openUrl(
+  text: string,
+  { token }: OpenOptions,
+  reactor?: Reactor,
+): Promise<Backend> {
   const local = openLocal(text);
   if (local !== undefined) return local;
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1]?.toLowerCase() ?? "";
   if (/^nbds?(\+unix)?$/.test(scheme)) {
     const { connectNbd } = await import("../nbd/client.ts");
-    return await connectNbd(text, { onLoss: "wait", reactor: options.reactor });
+    return await connectNbd(text, { onLoss: "wait", reactor });
   }
   if (/^telemaps?(\+unix)?$/.test(scheme)) {
     const { connectTelemap } = await import("../rpc/client.ts");
-    return await connectTelemap(text, options);
+    return await connectTelemap(text, { token, reactor });
   }
   throw new UsageError(`Cannot open ${text} as a backend`, { hint: FORMS });
 }
@@ -54,7 +60,7 @@ export async function openBackend(url: string | URL, options: OpenOptions = {}):
 export async function openPortable(source: PortableSource, reactor: Reactor): Promise<Backend> {
   switch (source.kind) {
     case "url":
-      return await openBackend(source.url, { token: source.token, reactor });
+      return await openUrl(source.url, { token: source.token }, reactor);
     case "shared":
       return openAgain(source.shared);
     case "port":

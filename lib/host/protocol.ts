@@ -42,7 +42,8 @@ export type HostCommand =
   | { id: number; command: "nbd"; fd: number; flags: number }
   | { id: number; command: "fuse"; fd: number; fileName: string; readOnly: boolean }
   | { id: number; command: "flush" }
-  | { id: number; command: "close" };
+  /** `flushMs`: how long to try to flush what clients wrote; 0 for not at all. */
+  | { id: number; command: "close"; flushMs: number };
 
 /** From the Worker. */
 export type HostMessage =

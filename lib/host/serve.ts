@@ -48,9 +48,14 @@ export interface Server extends AsyncDisposable {
   readonly size: number;
   /** Whether a flush survives the loss of power of the backend's store. */
   readonly durable: boolean;
+  /** Settles when nothing is served any more; with the error, if the server failed. */
+  readonly closed: Promise<Error | undefined>;
   /** Flushes and closes. Again: waits for the same. */
   close(): Promise<void>;
 }
+
+/** How long a server that is closed tries to flush its backend. */
+const FLUSH_MS = 30_000;
 
 /**
  * Serves a backend at one or more URLs until the server is closed.
@@ -115,6 +120,10 @@ class RunningServer implements Server {
     return this.#host.facts.durable;
   }
 
+  get closed(): Promise<Error | undefined> {
+    return this.#host.ended;
+  }
+
   close(): Promise<void> {
     return this.#closing ??= this.#close();
   }
@@ -125,7 +134,7 @@ class RunningServer implements Server {
 
   async #close(): Promise<void> {
     for (const socket of this.#sockets) socket.cleanUp();
-    await this.#host.close();
+    await this.#host.close({ flushMs: FLUSH_MS });
   }
 }
 

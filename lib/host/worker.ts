@@ -6,6 +6,7 @@
  */
 import { EventFd } from "../../ffi/epoll.ts";
 import type { Backend } from "../backend/backend.ts";
+import { DeadlineError } from "../backend/errors.ts";
 import { alignBackend } from "../chunk/align.ts";
 import { NbdSession } from "../nbd/session.ts";
 import { DescriptorChannel } from "../net/descriptor_channel.ts";
@@ -73,7 +74,7 @@ class HostWorker {
       case "flush":
         return await this.#while(this.#backend.flush());
       case "close":
-        return await this.#close();
+        return await this.#close(command.flushMs);
     }
   }
 
@@ -101,10 +102,28 @@ class HostWorker {
     this.#fuse.add(server);
   }
 
-  async #close(): Promise<void> {
+  async #close(flushMs: number): Promise<void> {
     for (const session of this.#sessions) session.shutdown();
     await Promise.all(this.#listeners.map((listener) => this.#while(listener.close())));
-    await this.#while(this.#backend.close());
+    try {
+      if (flushMs > 0) await this.#while(this.#flushWithin(flushMs));
+    } finally {
+      await this.#while(this.#backend.close());
+    }
+  }
+
+  #flushWithin(milliseconds: number): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const late = new DeadlineError(`Cannot flush the backend within ${milliseconds / 1000} s`, {
+      hint: "what clients did not flush themselves may be lost",
+    });
+    const deadline = this.#reactor.addDeadline(
+      performance.now() + milliseconds,
+      () => reject(late),
+    );
+    Promise.resolve(this.#backend.flush()).then(resolve, reject)
+      .finally(() => this.#reactor.cancelDeadline(deadline));
+    return promise;
   }
 
   /** Lets the event loop run until a promise settles. */
