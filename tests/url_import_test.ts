@@ -51,3 +51,51 @@ Deno.test("mod.ts can be imported from a URL with no import map", async () => {
     await Deno.remove(directory, { recursive: true });
   }
 });
+
+/** A module as `deno info --json` tells of it. */
+interface ModuleFacts {
+  specifier: string;
+  dependencies?: {
+    specifier: string;
+    isDynamic?: boolean;
+    code?: { specifier?: string };
+    type?: { specifier?: string };
+  }[];
+}
+
+/** The modules that a module imports, by itself or by others, before any of it runs. */
+async function staticImports(entry: string): Promise<Set<string>> {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["info", "--json", "--no-config", entry],
+    cwd: ROOT.pathname,
+    stderr: "null",
+  }).output();
+  const { roots, modules } = JSON.parse(new TextDecoder().decode(stdout)) as {
+    roots: string[];
+    modules: ModuleFacts[];
+  };
+  const reached = new Set(roots);
+  for (const specifier of reached) {
+    const found = modules.find((module) => module.specifier === specifier);
+    for (const { specifier, isDynamic, code, type } of found?.dependencies ?? []) {
+      // What cannot be resolved without a configuration has its bare specifier only.
+      if (!isDynamic) reached.add(code?.specifier ?? type?.specifier ?? specifier);
+    }
+  }
+  return reached;
+}
+
+for (const entry of ["mod.ts", "lib/host/worker.ts"]) {
+  Deno.test(`${entry} imports nothing but this repository and what is built in`, async () => {
+    const reached = await staticImports(entry);
+    const foreign = [...reached].filter((specifier) =>
+      !specifier.startsWith(ROOT.href) && !specifier.startsWith("node:")
+    );
+    assertEquals(foreign, []);
+    assertEquals(reached.has(new URL("lib/backend/backend.ts", ROOT).href), true);
+    const notInside = [...reached].filter((specifier) =>
+      /\/(cmd|tests|bench|\.jsr)\//.test(specifier.slice(ROOT.href.length - 1))
+    );
+    assertEquals(notInside, []);
+  });
+}
