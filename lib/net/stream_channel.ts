@@ -42,6 +42,8 @@ export class StreamChannel implements Channel {
   #closing = false;
   #error: Error | undefined;
   #linger: ReturnType<typeof setTimeout> | undefined;
+  /** The peer had its time to read what was queued. */
+  readonly #lingered = Promise.withResolvers<void>();
   #written: Promise<void> = Promise.resolve();
 
   /**
@@ -153,7 +155,7 @@ export class StreamChannel implements Channel {
   /** A peer that takes no replies may not go on sending requests. */
   async #mayRead(): Promise<void> {
     while (!this.#closing && (this.#resumed !== undefined || this.#starved)) {
-      await (this.#resumed?.promise ?? this.#written);
+      await Promise.race([this.#resumed?.promise ?? this.#written, this.#lingered.promise]);
     }
   }
 
@@ -168,9 +170,11 @@ export class StreamChannel implements Channel {
     this.#error ??= error;
     this.resume();
     this.flush();
-    this.#linger ??= setTimeout(() => void this.#writer.abort().catch(() => {}), this.#lingerMs);
+    this.#linger = setTimeout(this.#lingered.resolve, this.#lingerMs);
     // Cancelling closes both directions of a connection of Deno: what is queued goes first.
-    this.#written.then(() => this.#reader.cancel()).catch(() => {});
+    Promise.race([this.#written, this.#lingered.promise])
+      .then(() => this.#reader.cancel())
+      .catch(() => {});
   }
 
   #push(part: Uint8Array<ArrayBuffer>): void {
@@ -215,13 +219,13 @@ export class StreamChannel implements Channel {
   }
 
   async #finish(): Promise<void> {
-    this.#closing = true;
-    this.flush();
-    this.#linger ??= setTimeout(() => void this.#writer.abort().catch(() => {}), LINGER_MS);
-    await this.#written;
-    this.#protocol!.closed(this.#error);
-    await this.#writer.close().catch(() => {});
+    this.close();
+    const sent = this.#written.then(() => this.#writer.close()).catch(() => {});
+    await Promise.race([sent, this.#lingered.promise]);
     clearTimeout(this.#linger);
+    this.#protocol!.closed(this.#error);
+    // Where the peer did not read all, waiting for this would be waiting for the peer.
+    this.#writer.abort().catch(() => {});
     await this.#reader.cancel().catch(() => {});
   }
 }
