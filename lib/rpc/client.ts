@@ -5,7 +5,7 @@
  */
 import { type Awaitable, type Backend, checkRange, checkWritable } from "../backend/backend.ts";
 import type { Extent, ZeroOptions } from "../backend/backend.ts";
-import { ClosedError, IntegrityError, UsageError } from "../backend/errors.ts";
+import { ClosedError, IntegrityError, RemoteError, UsageError } from "../backend/errors.ts";
 import { appendExtent } from "../backend/extents.ts";
 import { settleAll } from "../backend/settle.ts";
 import { FlushLedger } from "../nbd/flush_ledger.ts";
@@ -91,6 +91,8 @@ export class RemoteBackend implements Backend {
   readonly #urgent: WireLane;
   readonly #bulk: WireLane;
   readonly #lost = new Set<WireLane>();
+  /** What the server said when it refused a connection the last time. */
+  #refusal = "";
   #server: ServerHello | undefined;
   #piece = PIECE_BYTES;
   #closing: Promise<void> | undefined;
@@ -272,14 +274,19 @@ export class RemoteBackend implements Backend {
       this.#ledger.connectionLost();
     }
     this.#server = server;
+    this.#refusal = "";
     if (this.#lost.delete(lane) && this.#lost.size === 0) {
       this.#log(`Connected to ${this.#url} again`);
     }
   }
 
   #connectionLost(reason: Error, lane: WireLane): void {
-    if (this.#lost.size === 0) this.#log(`Lost ${this.#url}, trying on: ${reason.message}`);
+    const first = this.#lost.size === 0;
     this.#lost.add(lane);
+    // A server that is there again and refuses will not change its mind by itself.
+    const refused = reason instanceof RemoteError && reason.message !== this.#refusal;
+    if (refused) this.#refusal = reason.message;
+    if (first || refused) this.#log(`Lost ${this.#url}, trying on: ${reason.message}`);
   }
 }
 

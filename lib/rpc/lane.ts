@@ -88,11 +88,6 @@ export class WireLane {
     this.#writes = new CompressionChoice(options.compression);
   }
 
-  /** Whether there is a connection. */
-  get connected(): boolean {
-    return this.#connection !== undefined;
-  }
-
   /** Connects for the first time; throws where that fails. */
   async connect(): Promise<void> {
     const connection = await this.#open();
@@ -203,7 +198,7 @@ export class WireLane {
 
   #lost(reason: TelemapError): void {
     const unanswered = this.#exchange!.unanswered.filter((request) =>
-      !request.settled && request.type !== TYPE.PING && !this.#isBroken(request, reason)
+      !request.settled && !this.#isBroken(request, reason)
     );
     this.#connection = this.#exchange = undefined;
     this.#queue = [...unanswered, ...this.#queue];

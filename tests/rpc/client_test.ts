@@ -15,7 +15,11 @@ import {
 } from "../../lib/backend/errors.ts";
 import { type MemoryBackend, openMemory } from "../../lib/backend/memory.ts";
 import { serve, type Server } from "../../lib/host/serve.ts";
-import { connectTelemap, type ConnectTelemapOptions } from "../../lib/rpc/client.ts";
+import {
+  connectTelemap,
+  type ConnectTelemapOptions,
+  type RemoteBackend,
+} from "../../lib/rpc/client.ts";
 import { HEADER_BYTES, LIMIT } from "../../lib/rpc/wire.ts";
 import { testBackend } from "../backend_conformance.ts";
 import { pattern } from "../backend_model.ts";
@@ -36,7 +40,7 @@ const QUIET: ConnectTelemapOptions = { log: () => {} };
 /** Runs a test with a client and a server of memory, and a proxy between them. */
 async function withHarm(
   harm: Harm,
-  run: (region: Backend, memory: MemoryBackend, proxy: HarmfulProxy) => Promise<void>,
+  run: (region: RemoteBackend, memory: MemoryBackend, proxy: HarmfulProxy) => Promise<void>,
   options: ConnectTelemapOptions = {},
 ): Promise<void> {
   await using memory = openMemory({ size: SIZE });
@@ -369,6 +373,28 @@ Deno.test("a server that passes a request over is left", async () => {
   await backend.held(2).finally(() => backend.release(1));
   await read;
   backend.release(0);
+});
+
+Deno.test("roundTrip() is measured over a connection that is lost", () => {
+  const harm: Harm = ({ connection, position, direction }) =>
+    connection === 0 && direction === "up" && position > 0 ? 0 : undefined;
+  return withHarm(harm, async (region) => {
+    assert(await region.roundTrip() > 0);
+  });
+});
+
+Deno.test("a server that refuses its clients of before is named in the log", async () => {
+  await using memory = openMemory({ size: SIZE });
+  const directory = await Deno.makeTempDir();
+  const socket = `${directory}/socket`;
+  const { promise: told, resolve: tell } = Promise.withResolvers<string>();
+  const first = TestWireServer.start({ backend: memory, socket });
+  const log = (line: string) => line.includes("refuses") && tell(line);
+  await using _region = await connectTelemap(first.url, { log });
+  await first[Symbol.asyncDispose]();
+  await using _second = TestWireServer.start({ backend: memory, socket, token: "sesame" });
+  assertStringIncludes(await told, "A token is needed");
+  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("with onLoss error, requests fail when their time is over", async () => {
