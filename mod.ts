@@ -4,11 +4,11 @@
  * A region is a flat range of bytes in some store. Open one by URL, serve it, and mount it on any
  * host as a block device, a file or a byte slice:
  *
- * ```ts no-eval
+ * ```ts
  * import { mountDirect, serve } from "./mod.ts";
  *
  * // On one host
- * await using server = await serve("file:/srv/region?size=1GiB", "telemap://127.0.0.1:4100");
+ * await using server = await serve("memory:16MiB", "telemap://127.0.0.1:0");
  *
  * // On another
  * await using mount = await mountDirect({ backend: server.url, as: "slice" });

@@ -1,7 +1,7 @@
 /**
  * The tests that every backend passes, those of telemap and your own.
  *
- * ```ts
+ * ```ts ignore
  * import { testBackend } from "./backend_conformance.ts";
  * import { MyBackend } from "./my_backend.ts";
  *

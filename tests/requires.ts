@@ -2,9 +2,9 @@
  * What a test needs of the host beside Deno: commands, files, devices, root. A test whose needs are
  * not met is skipped, and its name says why, so that the test runner can list the reasons.
  *
- * ```ts
+ * ```ts ignore
  * const needs = requires("nbdkit", "/dev/fuse", "root");
- * Deno.test({ name: withReason("nbdkit reads it", needs), ignore: needs.ignore, fn: … });
+ * Deno.test({ name: withReason("nbdkit reads it", needs), ignore: needs.ignore, fn });
  * ```
  *
  * @module

@@ -24,8 +24,8 @@ const FORMS =
 /**
  * Opens the backend that a URL names, in this isolate.
  *
- * ```ts no-eval
- * await using region = await openBackend("file:/srv/region?size=1GiB");
+ * ```ts
+ * await using region = await openBackend("memory:16MiB");
  * await region.writeAt(new TextEncoder().encode("hello"), 4096);
  * await region.flush();
  * ```

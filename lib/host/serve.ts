@@ -60,8 +60,9 @@ const FLUSH_MS = 30_000;
 /**
  * Serves a backend at one or more URLs until the server is closed.
  *
- * ```ts no-eval
- * await using server = await serve("memory:1GiB", "nbd+unix:///?socket=/run/region.sock");
+ * ```ts
+ * await using server = await serve("memory:16MiB", ["nbd://127.0.0.1:0", "telemap://127.0.0.1:0"]);
+ * console.log(server.urls);
  * ```
  *
  * @throws {UsageError} for a URL or option that is not well-formed, and for listening beyond this

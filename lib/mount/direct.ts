@@ -81,8 +81,8 @@ const CLOSE_MS = 30_000;
 /**
  * Mounts a backend.
  *
- * ```ts no-eval
- * await using mount = await mountDirect({ backend: "telemap://127.0.0.1:4100", as: "slice" });
+ * ```ts
+ * await using mount = await mountDirect({ backend: "memory:16MiB", as: "slice" });
  * mount.bytes.set(new TextEncoder().encode("hello"), 4096);
  * await mount.sync();
  * ```
