@@ -1,0 +1,67 @@
+/**
+ * The scenario of a directory tree in a file system on a region that one process serves and another
+ * mounts, by any block device.
+ *
+ * @module
+ */
+import { assertEquals } from "@std/assert";
+import { shell, temporaryDirectory } from "./command.ts";
+import { MountedFileSystem, startMount, startServer } from "./served_region.ts";
+
+const SOURCES = new URL("../../lib", import.meta.url).pathname;
+const CLOSED = { code: 0, events: [{ event: "closed" }], err: "" };
+
+/** Copies a tree into ext4 on a region of `size` bytes, and finds it whole after every mount. */
+export async function keepTree(device: "nbd" | "loop", size: number): Promise<void> {
+  using directory = temporaryDirectory();
+  const tree = `${directory.path}/tree`, region = `${directory.path}/region`;
+  await makeTree(tree, size);
+  const expected = await fingerprint(tree);
+  const server = await startServer(`file:${region}?size=${size}`);
+  await using _server = server.process;
+  {
+    const mount = await startMount(server.url, device);
+    await using _mount = mount.process;
+    await shell(`mkfs.ext4 -q ${mount.path}`);
+    await using files = await MountedFileSystem.mount(mount.path);
+    await shell(`cp -a ${tree} ${files.path}/tree`);
+    await files.unmount();
+    mount.process.kill("SIGTERM");
+    assertEquals(await mount.process.end(), CLOSED);
+  }
+  {
+    const mount = await startMount(server.url, device);
+    await using _mount = mount.process;
+    await using files = await MountedFileSystem.mount(mount.path);
+    await shell(`diff -r --no-dereference ${tree} ${files.path}/tree`);
+    assertEquals(await fingerprint(`${files.path}/tree`), expected);
+    await files.unmount();
+    await shell(`e2fsck -fn ${mount.path} 2>&1`);
+    mount.process.kill("SIGTERM");
+    assertEquals(await mount.process.end(), CLOSED);
+  }
+  server.process.kill("SIGTERM");
+  assertEquals(await server.process.end(), CLOSED);
+  await using files = await MountedFileSystem.mount(region, "loop,ro");
+  assertEquals(await fingerprint(`${files.path}/tree`), expected);
+  await files.unmount();
+}
+
+/**
+ * Fills a directory with real files, large and empty ones, links, and names that are not ASCII,
+ * that take less than half of a file system of `size` bytes.
+ */
+async function makeTree(path: string, size: number): Promise<void> {
+  await shell(`cp -a ${SOURCES} ${path}`);
+  for (const [name, length] of [["large", size / 16 + 1], ["larger", size / 8], ["empty", 0]]) {
+    await shell(`head -c ${length} /dev/urandom > ${path}/${name}`);
+  }
+  await shell(`truncate -s ${size / 4} ${path}/sparse && printf x >> ${path}/sparse`);
+  await shell(`ln -s large ${path}/symbolic && ln ${path}/large ${path}/hard`);
+  await shell(`mkdir '${path}/Übersicht, leer' && chmod 750 ${path}/host`);
+}
+
+/** Tells trees apart by any name, type, mode, owner, time, link or byte. */
+async function fingerprint(path: string): Promise<string> {
+  return await shell(`tar --sort=name --sparse -C ${path} -c . | sha256sum`);
+}
