@@ -9,16 +9,8 @@ import { type Awaitable, type Backend, extentsOf, writeZeroes } from "../backend
 import { UnsupportedError } from "../backend/errors.ts";
 import type { Channel, Protocol, Slot } from "../net/channel.ts";
 import { blockStatus } from "./block_status.ts";
-import {
-  CHUNK,
-  CHUNK_DONE,
-  COMMAND,
-  COMMAND_FLAG,
-  LIMIT,
-  MAGIC,
-  NBD_ERROR,
-  SIZE,
-} from "./constants.ts";
+import { COMMAND, COMMAND_FLAG, LIMIT, MAGIC, NBD_ERROR, SIZE } from "./constants.ts";
+import { ReplyWriter } from "./reply_writer.ts";
 import { nbdError, refusal, type RequestContext } from "./request.ts";
 
 /** A refused WRITE's payload up to this many bytes is read and dropped; beyond, the connection is. */
@@ -53,7 +45,7 @@ interface Reply {
 export class NbdSession implements Protocol {
   readonly #channel: Channel;
   readonly #backend: Backend;
-  readonly #structured: boolean;
+  readonly #replies: ReplyWriter;
   readonly #allocationId: number;
   readonly #context: RequestContext;
   /** Replies that came while the channel had no room. */
@@ -70,7 +62,7 @@ export class NbdSession implements Protocol {
   constructor(channel: Channel, options: SessionOptions) {
     this.#channel = channel;
     this.#backend = options.backend;
-    this.#structured = options.structured;
+    this.#replies = new ReplyWriter(channel, options.structured);
     this.#allocationId = options.allocationId ?? 0;
     this.#context = {
       size: options.backend.size,
@@ -137,7 +129,7 @@ export class NbdSession implements Protocol {
       ? NBD_ERROR.ESHUTDOWN
       : refusal(this.#context, command, flags, offset, length);
     if (error !== 0) {
-      this.#refuse(command, cookieHigh, cookieLow, error);
+      this.#replies.refuse(command, cookieHigh, cookieLow, error);
       this.#dropPayload(payload);
     } else {
       this.#perform(command, flags, cookieHigh, cookieLow, offset, length);
@@ -164,7 +156,7 @@ export class NbdSession implements Protocol {
       case COMMAND.FLUSH:
         return this.#flush(high, low);
       case COMMAND.CACHE:
-        return this.#acknowledge(high, low);
+        return this.#replies.acknowledge(high, low);
       default:
         return this.#change(command, flags, high, low, offset, length);
     }
@@ -172,9 +164,9 @@ export class NbdSession implements Protocol {
 
   #read(high: number, low: number, offset: number, length: number): void {
     const { memory } = this.#backend;
-    if (length === 0) return this.#emptyRead(high, low);
+    if (length === 0) return this.#replies.emptyRead(high, low);
     if (memory !== undefined) {
-      this.#dataHeader(high, low, offset, length);
+      this.#replies.dataHeader(high, low, offset, length);
       return this.#channel.queueMemory(memory, offset, length);
     }
     const slot = this.#channel.acquire(length);
@@ -183,7 +175,7 @@ export class NbdSession implements Protocol {
       result = this.#backend.readAt(slot.bytes, offset);
     } catch (error) {
       this.#channel.release(slot);
-      return this.#refuse(COMMAND.READ, high, low, nbdError(error));
+      return this.#replies.refuse(COMMAND.READ, high, low, nbdError(error));
     }
     if (result === undefined) return this.#sendSlot(high, low, offset, length, slot);
     this.#readLater(result, high, low, offset, length, slot);
@@ -201,13 +193,13 @@ export class NbdSession implements Protocol {
     const send = () => this.#sendSlot(high, low, offset, length, slot);
     const refuse = (error: unknown) => {
       this.#channel.release(slot);
-      this.#refuse(COMMAND.READ, high, low, nbdError(error));
+      this.#replies.refuse(COMMAND.READ, high, low, nbdError(error));
     };
     this.#await(result, length, send, refuse, () => this.#channel.release(slot));
   }
 
   #sendSlot(high: number, low: number, offset: number, length: number, slot: Slot): void {
-    this.#dataHeader(high, low, offset, length);
+    this.#replies.dataHeader(high, low, offset, length);
     this.#channel.queueSlot(slot, length);
   }
 
@@ -226,10 +218,10 @@ export class NbdSession implements Protocol {
         if (piece < length) channel.readAhead(length);
       }
     } catch (error) {
-      return this.#refuse(COMMAND.WRITE, high, low, nbdError(error));
+      return this.#replies.refuse(COMMAND.WRITE, high, low, nbdError(error));
     }
     if (durable) this.#flush(high, low);
-    else this.#acknowledge(high, low);
+    else this.#replies.acknowledge(high, low);
   }
 
   #writeLater(
@@ -247,20 +239,21 @@ export class NbdSession implements Protocol {
       result = this.#backend.writeAt(slot.bytes, offset);
     } catch (error) {
       this.#channel.release(slot);
-      return this.#refuse(COMMAND.WRITE, high, low, nbdError(error));
+      return this.#replies.refuse(COMMAND.WRITE, high, low, nbdError(error));
     }
     if (result !== undefined) return this.#writing(result, slot, durable, high, low);
     this.#channel.release(slot);
     if (durable) this.#flush(high, low);
-    else this.#acknowledge(high, low);
+    else this.#replies.acknowledge(high, low);
   }
 
   // Apart from #writeLater, so that a write that is answered at once makes no closure.
   #writing(result: Promise<void>, slot: Slot, durable: boolean, high: number, low: number): void {
     const written = result.finally(() => this.#channel.release(slot));
     const done = durable ? written.then(() => this.#backend.flush()) : written;
-    const refuse = (error: unknown) => this.#refuse(COMMAND.WRITE, high, low, nbdError(error));
-    this.#await(done, slot.bytes.length, () => this.#acknowledge(high, low), refuse);
+    const refuse = (error: unknown) =>
+      this.#replies.refuse(COMMAND.WRITE, high, low, nbdError(error));
+    this.#await(done, slot.bytes.length, () => this.#replies.acknowledge(high, low), refuse);
   }
 
   #flush(high: number, low: number): void {
@@ -303,13 +296,10 @@ export class NbdSession implements Protocol {
     const answer = async () => {
       const extents = await extentsOf(this.#backend, offset, looked);
       const payload = blockStatus(this.#allocationId, extents, single);
-      return () => {
-        this.#chunkHeader(high, low, CHUNK.BLOCK_STATUS, payload.length);
-        this.#channel.queueCopy(payload);
-      };
+      return () => this.#replies.blockStatus(high, low, payload);
     };
     const refuse = (error: unknown) =>
-      this.#refuse(COMMAND.BLOCK_STATUS, high, low, nbdError(error));
+      this.#replies.refuse(COMMAND.BLOCK_STATUS, high, low, nbdError(error));
     let send: () => void;
     this.#await(answer().then((ready) => void (send = ready)), 0, () => send(), refuse);
   }
@@ -323,14 +313,14 @@ export class NbdSession implements Protocol {
     toNumber: (error: unknown) => number = nbdError,
   ): void {
     let result: Awaitable<void>;
-    const refuse = (error: unknown) => this.#simple(high, low, toNumber(error));
+    const refuse = (error: unknown) => this.#replies.simple(high, low, toNumber(error));
     try {
       result = action();
     } catch (error) {
       return refuse(error);
     }
-    if (result === undefined) return this.#acknowledge(high, low);
-    this.#await(result, bytes, () => this.#acknowledge(high, low), refuse);
+    if (result === undefined) return this.#replies.acknowledge(high, low);
+    this.#await(result, bytes, () => this.#replies.acknowledge(high, low), refuse);
   }
 
   /** Sends the one reply or the other when a promise settles; `drop` where nobody listens. */
@@ -402,49 +392,5 @@ export class NbdSession implements Protocol {
   #closeWhenAnswered(): void {
     if (!this.#disconnecting && !this.#shuttingDown) return;
     if (this.#inFlight === 0 && this.#waiting.length === 0) this.#channel.close();
-  }
-
-  #acknowledge(high: number, low: number): void {
-    this.#simple(high, low, 0);
-  }
-
-  #emptyRead(high: number, low: number): void {
-    if (this.#structured) this.#chunkHeader(high, low, CHUNK.NONE, 0);
-    else this.#simple(high, low, 0);
-  }
-
-  #refuse(command: number, high: number, low: number, error: number): void {
-    const chunked = command === COMMAND.READ || command === COMMAND.BLOCK_STATUS;
-    if (!this.#structured || !chunked) return this.#simple(high, low, error);
-    this.#chunkHeader(high, low, CHUNK.ERROR, 6);
-    const at = this.#channel.reserve(6);
-    this.#channel.outputView.setUint32(at, error);
-    this.#channel.outputView.setUint16(at + 4, 0);
-  }
-
-  #simple(high: number, low: number, error: number): void {
-    const at = this.#channel.reserve(SIZE.SIMPLE_REPLY), view = this.#channel.outputView;
-    view.setUint32(at, MAGIC.SIMPLE_REPLY);
-    view.setUint32(at + 4, error);
-    view.setUint32(at + 8, high);
-    view.setUint32(at + 12, low);
-  }
-
-  #dataHeader(high: number, low: number, offset: number, length: number): void {
-    if (!this.#structured) return this.#simple(high, low, 0);
-    this.#chunkHeader(high, low, CHUNK.OFFSET_DATA, 8 + length);
-    const at = this.#channel.reserve(8), view = this.#channel.outputView;
-    view.setUint32(at, offset / 0x1_0000_0000);
-    view.setUint32(at + 4, offset);
-  }
-
-  #chunkHeader(high: number, low: number, type: number, length: number): void {
-    const at = this.#channel.reserve(SIZE.STRUCTURED_REPLY), view = this.#channel.outputView;
-    view.setUint32(at, MAGIC.STRUCTURED_REPLY);
-    view.setUint16(at + 4, CHUNK_DONE);
-    view.setUint16(at + 6, type);
-    view.setUint32(at + 8, high);
-    view.setUint32(at + 12, low);
-    view.setUint32(at + 16, length);
   }
 }
