@@ -230,6 +230,24 @@ for (const device of DEVICES) {
   });
 }
 
+test("a mount that is killed under a file system leaves nothing once that is gone", async (place) => {
+  const mount = await startMount(`file:${place.path}/region?size=64MiB`, "loop", place.env);
+  await using _process = mount.process;
+  await shell(`mkfs.ext4 -q ${mount.path}`);
+  await using files = await MountedFileSystem.mount(mount.path);
+  await Deno.writeTextFile(`${files.path}/synced`, "kept");
+  await shell(`sync ${files.path}/synced`);
+  mount.process.kill("SIGKILL");
+  assertEquals((await mount.process.end()).code, 137);
+  await files.unmount();
+  await until(() => boundFile(mount.path) === undefined, "the loop device to be free");
+  await telemap(["doctor", "--clean"]);
+  assertEquals(await place.leftBehind(), []);
+  await using store = await MountedFileSystem.mount(`${place.path}/region`, "loop");
+  assertEquals(await Deno.readTextFile(`${store.path}/synced`), "kept");
+  await store.unmount();
+});
+
 /** Whether a dd sleeps while it writes to a path. */
 function isWaiting(path: string): boolean {
   return [...Deno.readDirSync("/proc")].some(({ name }) => {
