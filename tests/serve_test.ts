@@ -5,7 +5,7 @@ import { cpuUsage } from "node:process";
 import { SystemError } from "../ffi/errno.ts";
 import { close } from "../ffi/file.ts";
 import { openLibc } from "../ffi/libc.ts";
-import { listenUnix } from "../ffi/socket.ts";
+import { connectUnix, listenUnix } from "../ffi/socket.ts";
 import type { Awaitable, Backend } from "../lib/backend/backend.ts";
 import {
   IntegrityError,
@@ -87,6 +87,15 @@ Deno.test("serve() leaves a server that is there alone, and says so", async () =
     await assertServes(first.url);
     await using tcp = await serve("memory:1MiB", "nbd://127.0.0.1:0");
     await assertRejects(() => serve("memory:1MiB", tcp.url), SystemError, "EADDRINUSE");
+  });
+});
+
+Deno.test("serve() leaves a server that is too busy to answer alone", async () => {
+  await withDirectory(async (path) => {
+    const fds = [listenUnix(`${path}/socket`, 0o600, 0), connectUnix(`${path}/socket`)];
+    await assertRejects(() => serve("memory:1MiB", unixUrl(`${path}/socket`)), SystemError);
+    assertEquals(entries(path), ["socket"]);
+    for (const fd of fds) close(fd);
   });
 });
 
