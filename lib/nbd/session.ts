@@ -50,7 +50,11 @@ export class NbdSession implements Protocol {
   readonly #context: RequestContext;
   /** Replies that came while the channel had no room. */
   readonly #waiting: Reply[] = [];
+  /** Bytes to drop of the payload of a WRITE that is refused, and the refusal until it is sent. */
   #drainLeft = 0;
+  #refusedHigh = 0;
+  #refusedLow = 0;
+  #refusal = 0;
   #inFlight = 0;
   #inFlightBytes = 0;
   #paused = false;
@@ -97,7 +101,8 @@ export class NbdSession implements Protocol {
   /** Takes one request out of the input, if a whole one is there and may be begun. */
   #takeRequest(): boolean {
     const channel = this.#channel;
-    if (this.#drainLeft > 0) return this.#drain();
+    if (this.#drainLeft > 0 && !this.#drain()) return false;
+    if (this.#refusal !== 0) return this.#sendRefusal();
     const available = channel.end - channel.start;
     if (available < SIZE.REQUEST) {
       channel.expect(SIZE.REQUEST);
@@ -129,8 +134,8 @@ export class NbdSession implements Protocol {
       ? NBD_ERROR.ESHUTDOWN
       : refusal(this.#context, command, flags, offset, length);
     if (error !== 0) {
-      this.#replies.refuse(command, cookieHigh, cookieLow, error);
-      this.#dropPayload(payload);
+      if (payload > 0) this.#refuseWrite(payload, cookieHigh, cookieLow, error);
+      else this.#replies.refuse(command, cookieHigh, cookieLow, error);
     } else {
       this.#perform(command, flags, cookieHigh, cookieLow, offset, length);
       if (payload > 0) channel.consume(payload);
@@ -369,9 +374,24 @@ export class NbdSession implements Protocol {
     return this.#inFlight >= IN_FLIGHT_REQUESTS || this.#inFlightBytes >= IN_FLIGHT_BYTES;
   }
 
-  #dropPayload(length: number): void {
-    if (length > DRAIN_BYTES) return this.#disconnect();
-    this.#drainLeft = length;
+  /** Refuses a WRITE once all of it came: clients exist that take no reply while they send. */
+  #refuseWrite(length: number, high: number, low: number, error: number): void {
+    this.#refusedHigh = high;
+    this.#refusedLow = low;
+    this.#refusal = error;
+    if (length <= DRAIN_BYTES) {
+      this.#drainLeft = length;
+      return;
+    }
+    this.#sendRefusal();
+    this.#disconnect();
+  }
+
+  #sendRefusal(): boolean {
+    if (this.#waiting.length > 0 || !this.#channel.hasRoom()) return false;
+    this.#replies.simple(this.#refusedHigh, this.#refusedLow, this.#refusal);
+    this.#refusal = 0;
+    return true;
   }
 
   #drain(): boolean {

@@ -127,6 +127,26 @@ test("bad requests are answered with their error, and the next one is served", a
   assertEquals(await client.error({ command: BLOCK_STATUS, length: 9 }), EINVAL, "No context");
 });
 
+test("a refused WRITE is answered when all of it came, and no sooner", async ({ connect }) => {
+  const client = await RawClient.go(connect());
+  const before = client.wire.receivedBytes;
+  const bytes = requestBytes({
+    command: WRITE,
+    payload: new Uint8Array((32 << 20) + 1),
+    cookie: 4n,
+  });
+  client.wire.send(bytes.subarray(0, -1));
+  await until(() => client.wire.unsentBytes === 0);
+  assertEquals(client.wire.receivedBytes, before);
+  client.wire.send(bytes.subarray(-1));
+  assertEquals(await client.simple(), { error: EINVAL, cookie: 4n });
+  assertEquals(await client.read(0, 3), new Uint8Array(3));
+});
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
 test("structured, bad reads are chunks and other errors as before", async ({ connect }) => {
   const client = await RawClient.go(connect(), { structured: true });
   for (const [what, request, error] of BAD) {
