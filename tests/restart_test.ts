@@ -26,20 +26,21 @@ async function startServer(
 async function restarting(
   backend: (directory: string) => string,
   meanwhile: (directory: string) => Promise<void>,
-  check: (region: RemoteBackend) => Promise<void>,
+  check: (region: RemoteBackend, lines: string[]) => Promise<void>,
 ): Promise<void> {
   const directory = await Deno.makeTempDir({ prefix: "telemap-test-" });
+  const lines: string[] = [];
   const first = await startServer(backend(directory), "telemap://127.0.0.1:0");
   try {
     await using killed = first.process;
-    await using region = await connectTelemap(first.url, { log: () => {} });
+    await using region = await connectTelemap(first.url, { log: (line) => lines.push(line) });
     for (const offset of OFFSETS) await region.writeAt(CONTENT, offset);
     killed.kill("SIGKILL");
     await killed.end();
     await meanwhile(directory);
     const second = await startServer(backend(directory), first.url);
     await using _process = second.process;
-    await check(region);
+    await check(region, lines);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
@@ -66,9 +67,11 @@ for (const [name, backend] of Object.entries(LASTING)) {
 }
 
 Deno.test("memory whose server was killed is another region, which is refused for good", async () => {
-  await restarting(() => `memory:${SIZE}`, async () => {}, async (region) => {
+  await restarting(() => `memory:${SIZE}`, async () => {}, async (region, lines) => {
     await assertRejects(() => readContent(region, 0), IntegrityError, "another region");
     await assertRejects(async () => await region.flush(), IntegrityError, "another region");
+    const reasons = lines.filter((line) => line.includes("has another region now"));
+    assertEquals(reasons.length, 1, lines.join("\n"));
   });
 });
 

@@ -50,7 +50,7 @@ const EXTENTS_MOST = 1 << 20;
 /**
  * Connects to an export of a telemap server.
  *
- * ```ts no-eval
+ * ```ts
  * await using region = await connectTelemap("telemap://127.0.0.1:4100", { tokenFile: "token" });
  * const bytes = new Uint8Array(4096);
  * await region.readAt(bytes, 0);
@@ -95,6 +95,8 @@ export class RemoteBackend implements Backend {
   #refusal = "";
   #server: ServerHello | undefined;
   #piece = PIECE_BYTES;
+  /** Whether another region was found at the address. */
+  #replaced = false;
   #closing: Promise<void> | undefined;
 
   /** Connects; {@linkcode connectTelemap} is the way in. */
@@ -266,9 +268,7 @@ export class RemoteBackend implements Backend {
   #connected(server: ServerHello, lane: WireLane): void {
     const before = this.#server;
     if (before !== undefined && !sameRegion(before, server)) {
-      throw new IntegrityError(`${this.#url} has another region now`, {
-        hint: "mount it anew where that is what you want",
-      });
+      throw this.#otherRegion();
     }
     if (before !== undefined && !sameBytes(before.instance, server.instance)) {
       this.#ledger.connectionLost();
@@ -278,6 +278,16 @@ export class RemoteBackend implements Backend {
     if (this.#lost.delete(lane) && this.#lost.size === 0) {
       this.#log(`Connected to ${this.#url} again`);
     }
+  }
+
+  /** Whoever waits for a device sees no more than EIO of it, so it is said here, once. */
+  #otherRegion(): IntegrityError {
+    const error = new IntegrityError(`${this.#url} has another region now`, {
+      hint: "mount it anew where that is what you want",
+    });
+    if (!this.#replaced) this.#log(`Lost ${this.#url} for good: ${error.message}`);
+    this.#replaced = true;
+    return error;
   }
 
   #connectionLost(reason: Error, lane: WireLane): void {

@@ -230,6 +230,30 @@ for (const device of DEVICES) {
   });
 }
 
+for (const device of DEVICES) {
+  test(`${device}: a server that forgot its region shows errors, not zeroes`, async (place) => {
+    const server = await startServer("memory:16MiB");
+    await using _server = server.process;
+    const mount = await startMount(server.url, device, place.env);
+    await using _mount = mount.process;
+    assertMatch(await write(mount.path, 1, "conv=notrunc,fsync"), /MB.* copied/);
+    server.process.kill("SIGKILL");
+    await server.process.end();
+    const other = await startServer("memory:16MiB", server.url);
+    await using _other = other.process;
+    // Never read before, so in no cache.
+    const reading = `dd if=${mount.path} of=/dev/null bs=4k count=1 skip=3000 iflag=direct`;
+    assertStringIncludes((await tryShell(reading)).stderr, "Input/output error");
+    assertStringIncludes(await write(mount.path, 1, "conv=notrunc,fsync"), "Input/output error");
+    mount.process.kill("SIGTERM");
+    const { code, events, err } = await mount.process.end();
+    assertEquals({ code, events }, { code: 1, events: [] });
+    assertStringIncludes(err, `Lost ${server.url} for good: ${server.url} has another region now`);
+    assertMatch(err, /\ntelemap: Cannot write [^\n]+$/);
+    assertEquals(await place.leftBehind(), []);
+  });
+}
+
 test("a mount that is killed under a file system leaves nothing once that is gone", async (place) => {
   const mount = await startMount(`file:${place.path}/region?size=64MiB`, "loop", place.env);
   await using _process = mount.process;
