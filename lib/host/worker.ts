@@ -29,6 +29,15 @@ interface WorkerScope {
 
 const scope = self as unknown as WorkerScope;
 
+/** How long the backend may take for what the kernel asked it before the end. */
+const SHUTDOWN_MS = 5000;
+
+/** The kernel's end of an NBD device. */
+interface KernelConnection {
+  channel: DescriptorChannel;
+  over: Promise<void>;
+}
+
 /** The backend of this Worker and everything that serves it. */
 class HostWorker {
   readonly #backend: Backend;
@@ -36,7 +45,8 @@ class HostWorker {
   readonly #reactor: Reactor;
   readonly #pool = new SlotPool();
   readonly #listeners: Listener[] = [];
-  readonly #sessions = new Set<NbdSession>();
+  /** Sessions with the kernel, and what ends them. */
+  readonly #sessions = new Map<NbdSession, KernelConnection>();
   readonly #fuse = new Set<FuseServer>();
 
   /** Serves `backend`, which was opened from `source`, in a reactor that runs already. */
@@ -82,10 +92,12 @@ class HostWorker {
   #serveNbd(fd: number, flags: number): void {
     const channel = new DescriptorChannel(this.#reactor, this.#pool, fd);
     const session = new NbdSession(channel, { backend: this.#backend, flags, structured: false });
-    this.#sessions.add(session);
+    const { promise: over, resolve } = Promise.withResolvers<void>();
+    this.#sessions.set(session, { channel, over });
     channel.attach(session, () => {
       this.#sessions.delete(session);
       scope.postMessage({ event: "detached", fd });
+      resolve();
     });
   }
 
@@ -103,13 +115,26 @@ class HostWorker {
   }
 
   async #close(flushMs: number): Promise<void> {
-    for (const session of this.#sessions) session.shutdown();
-    await Promise.all(this.#listeners.map((listener) => this.#while(listener.close())));
+    // What is queued for a peer may lie in the backend's memory: first they are done with that.
+    const connections = [
+      ...this.#listeners.map((listener) => listener.close()),
+      ...[...this.#sessions].map(([session, connection]) => this.#end(session, connection)),
+    ];
+    await this.#while(Promise.all(connections));
     try {
       if (flushMs > 0) await this.#while(this.#flushWithin(flushMs));
     } finally {
       await this.#while(this.#backend.close());
     }
+  }
+
+  /** Ends a session with the kernel once all it asked is answered, or when its time is over. */
+  async #end(session: NbdSession, { channel, over }: KernelConnection): Promise<void> {
+    session.shutdown();
+    const late = performance.now() + SHUTDOWN_MS;
+    const deadline = this.#reactor.addDeadline(late, () => channel.close());
+    await over;
+    this.#reactor.cancelDeadline(deadline);
   }
 
   #flushWithin(milliseconds: number): Promise<void> {
@@ -127,7 +152,7 @@ class HostWorker {
   }
 
   /** Lets the event loop run until a promise settles. */
-  async #while(promise: void | Promise<void>): Promise<void> {
+  async #while(promise: void | Promise<unknown>): Promise<void> {
     if (promise === undefined) return;
     this.#reactor.beginAsync();
     try {

@@ -5,6 +5,7 @@ import { openLibc } from "../../ffi/libc.ts";
 import { serve, type ServeOptions, type Server } from "../../lib/host/serve.ts";
 import { pattern } from "../backend_model.ts";
 import { PYTHON, type Requirement, requires, withReason } from "../requires.ts";
+import { TelemapProcess } from "../telemap_process.ts";
 import { run, tryRun } from "./command.ts";
 import { NbdServerProcess } from "./nbd_server_process.ts";
 
@@ -187,6 +188,26 @@ test("nbdcopy copies from one server to another", libnbd, async (folder) => {
   await run("nbdcopy", other.url, `${folder}/copy`);
   assertEquals(await sha256(`${folder}/copy`), await sha256(image));
 });
+
+test(
+  "the command line serves them, until it is told to stop",
+  requires("nbdinfo", "qemu-img"),
+  async (folder) => {
+    const image = await makeImage(folder, 64 * MIB);
+    const url = `nbd+unix:///?socket=${folder}/socket`;
+    await using server = new TelemapProcess(["serve", "memory:64MiB", "--listen", url, "--json"]);
+    assertEquals((await server.next())["url"], url);
+    assertEquals((await run("nbdinfo", "--size", url)).trim(), `${64 * MIB}`);
+    await run("nbdcopy", "--flush", image, url);
+    await run("nbdcopy", url, `${folder}/copy`);
+    assertEquals(await sha256(`${folder}/copy`), await sha256(image));
+    const compared = await run("qemu-img", "compare", "-f", "raw", "-F", "raw", image, url);
+    assertStringIncludes(compared, "Images are identical");
+    server.kill("SIGTERM");
+    assertEquals((await server.end()).code, 0);
+    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), ["copy", "image"]);
+  },
+);
 
 test("the tools start the server themselves, by socket activation", libnbd, async (folder) => {
   const image = await makeImage(folder, 20 * MIB);
