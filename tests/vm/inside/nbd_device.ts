@@ -274,7 +274,10 @@ for (const via of ["netlink", "ioctl"] as const) {
     assertEquals((await read.status).success, false);
     await device.detach();
     assertFree(device.index);
-    await assertRejects(() => host.close(), ClosedError);
+    const failure = await host.ended;
+    assert(failure instanceof ClosedError);
+    assertStringIncludes(failure.message, "as asked");
+    await host.close();
   });
 
   Deno.test(`${via}: a device that somebody else disconnects is gone, and detaching is in order`, async () => {
