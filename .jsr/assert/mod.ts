@@ -163,9 +163,17 @@ export async function assertRejects<E extends Error = Error>(
   msgIncludes?: string,
   msg?: string,
 ): Promise<E> {
+  let promise: PromiseLike<unknown>;
+  try {
+    promise = fn();
+  } catch (error) {
+    throw new AssertionError(`Function throws when expected to reject${suffix(msg)}`, {
+      cause: error,
+    });
+  }
   let thrown: unknown;
   try {
-    await fn();
+    await promise;
   } catch (error) {
     thrown = error;
     assertIsError(thrown, ErrorClass, msgIncludes, msg);
