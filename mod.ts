@@ -50,7 +50,7 @@ export {
   type CopyResult,
 } from "./lib/host/copy.ts";
 export { openBackend, type OpenOptions } from "./lib/host/open_backend.ts";
-export { serve, type ServeOptions, type Server } from "./lib/host/serve.ts";
+export { serve, type ServedExport, type ServeOptions, type Server } from "./lib/host/serve.ts";
 export type { BackendModule, BackendSource, OpenBackend } from "./lib/host/source.ts";
 export {
   type DirectMount,

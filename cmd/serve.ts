@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { formatSize, serve as serveBackend } from "../mod.ts";
+import { formatSize, serve as serveBackend, type ServedExport, UsageError } from "../mod.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken } from "./token.ts";
@@ -26,6 +26,12 @@ export const serve: Command = defineCommand({
       required: true,
     },
     name: { help: "name of the export; else the one in the address", value: "text", label: "NAME" },
+    "export": {
+      help: "one more region at the same addresses",
+      value: "text",
+      label: "NAME=BACKEND",
+      many: true,
+    },
     "read-only": { help: "refuse writes" },
     "token-file": {
       help: "file with the token that telemap clients must show",
@@ -65,6 +71,7 @@ export const serve: Command = defineCommand({
       readOnly: options["read-only"],
       insecure: options.insecure,
       maxConnections: options["max-connections"],
+      exports: options.export.map((text) => namedExport(text, options["read-only"])),
       ...(options.name !== undefined && { name: options.name }),
       ...(token !== undefined && { token }),
       ...(backendToken !== undefined && { backendToken }),
@@ -86,3 +93,11 @@ export const serve: Command = defineCommand({
     if (options.json) console.log(JSON.stringify({ event: "closed" }));
   },
 });
+
+function namedExport(text: string, readOnly: boolean): ServedExport {
+  const at = text.indexOf("=");
+  if (at > 0) return { name: text.slice(0, at), backend: text.slice(at + 1), readOnly };
+  throw new UsageError(`Cannot serve ${JSON.stringify(text)} as an export`, {
+    hint: "expected NAME=BACKEND, such as --export disk=memory:1GiB",
+  });
+}

@@ -10,6 +10,7 @@ import { ClosedError } from "../backend/errors.ts";
 import { exposeBackend } from "./port.ts";
 import type {
   BackendFacts,
+  ExportOptions,
   HostCommand,
   HostMessage,
   ListenOptions,
@@ -71,6 +72,13 @@ export class BackendHost implements AsyncDisposable {
     };
   }
 
+  /** Opens one more backend in the Worker, for whoever connects to what listens afterwards. */
+  async export(source: BackendSource, options: ExportOptions & HostOptions): Promise<void> {
+    const { token, ...offer } = options;
+    const [there, transfer] = movable(source, { token }, this.#link);
+    await this.#link.call({ command: "export", source: there, options: offer }, transfer);
+  }
+
   /** Serves connections of a listening socket, which belongs to the host from now on. */
   async listen(fd: number, protocol: ListenProtocol, options: ListenOptions): Promise<void> {
     await this.#link.call({ command: "listen", fd, protocol, options });
@@ -130,8 +138,8 @@ export class BackendHost implements AsyncDisposable {
 class WorkerLink {
   onDetached: (fd: number, error: Error | undefined) => void = () => {};
   onEnd: (error: Error) => void = () => {};
-  /** Where a backend of this isolate answers the Worker. */
-  exposed: MessagePort | undefined;
+  /** Where backends of this isolate answer the Worker. */
+  readonly exposed: MessagePort[] = [];
   readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   readonly #wake = new EventFd();
   readonly #pending = new Map<number, PromiseWithResolvers<BackendFacts | undefined>>();
@@ -187,7 +195,7 @@ class WorkerLink {
     this.#ended = true;
     this.#worker.terminate();
     this.#wake[Symbol.dispose]();
-    this.exposed?.close();
+    for (const port of this.exposed) port.close();
     for (const pending of this.#pending.values()) pending.reject(error);
     this.#pending.clear();
     this.onEnd(error);
@@ -204,6 +212,6 @@ function movable(
   if (shared !== undefined) return [{ kind: "shared", shared }, []];
   const { port1, port2 } = new MessageChannel();
   exposeBackend(source, port1);
-  link.exposed = port1;
+  link.exposed.push(port1);
   return [{ kind: "port", port: port2 }, [port2]];
 }

@@ -8,7 +8,6 @@ import { EPOLL } from "../../ffi/epoll.ts";
 import { ERRNO, errno } from "../../ffi/errno.ts";
 import { close, setNonblocking } from "../../ffi/file.ts";
 import { accept, setNoDelay, setSendBuffer } from "../../ffi/socket.ts";
-import type { Backend } from "../backend/backend.ts";
 import type { NbdExport } from "../nbd/export.ts";
 import { NbdNegotiation } from "../nbd/negotiation.ts";
 import type { NbdSession } from "../nbd/session.ts";
@@ -17,7 +16,7 @@ import { DescriptorChannel } from "../net/descriptor_channel.ts";
 import type { Deadline, Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
 import { WireServer } from "../rpc/server.ts";
-import type { ListenOptions, ListenProtocol } from "./protocol.ts";
+import type { ExportOptions, ListenOptions, ListenProtocol } from "./protocol.ts";
 
 /** The kernel's default for Unix sockets, 208 KiB, cuts a large reply into many writes. */
 const SEND_BUFFER = 4 << 20;
@@ -27,11 +26,17 @@ const CLOSE_MS = 5000;
 const RETRY_MS = 100;
 
 /** What a {@linkcode Listener} needs beside the backend. */
-export interface ListenerOptions extends ListenOptions {
+export interface ListenerOptions extends Omit<ListenOptions, keyof ExportOptions> {
   /** The listening socket; it is closed with the listener. */
   fd: number;
   /** What is spoken on its connections. */
   protocol: ListenProtocol;
+  /** What is offered; the first one is the default export. */
+  offers: readonly Offer[];
+}
+
+/** A region as clients of either protocol are offered it. */
+export interface Offer extends NbdExport {
   /** Tells the region from others, and this instance of its server from earlier ones. */
   identity: { region: Uint8Array; instance: Uint8Array };
 }
@@ -46,20 +51,17 @@ export class Listener {
   readonly #reactor: Reactor;
   readonly #pool: SlotPool;
   readonly #options: ListenerOptions;
-  readonly #exports: readonly NbdExport[];
   readonly #wire: WireServer | undefined;
   readonly #connections = new Set<Connection>();
   #retry: Deadline | undefined;
   #drained: PromiseWithResolvers<void> | undefined;
 
   /** Begins to accept. */
-  constructor(reactor: Reactor, pool: SlotPool, backend: Backend, options: ListenerOptions) {
+  constructor(reactor: Reactor, pool: SlotPool, options: ListenerOptions) {
     this.#reactor = reactor;
     this.#pool = pool;
     this.#options = options;
-    const { name, description, readOnly } = options;
-    this.#exports = [{ name, description, readOnly, backend }];
-    if (options.protocol === "telemap") this.#wire = wireServer(backend, options);
+    if (options.protocol === "telemap") this.#wire = wireServer(options);
     setNonblocking(options.fd);
     reactor.add(options.fd, EPOLL.IN, () => this.#accept());
   }
@@ -117,7 +119,7 @@ export class Listener {
       return session;
     }
     return new NbdNegotiation(connection.channel, {
-      exports: () => this.#exports,
+      exports: () => this.#options.offers,
       handshakeMs: this.#options.handshakeMs,
       onSession: (session: NbdSession) => connection.session = session,
     });
@@ -138,11 +140,12 @@ export class Listener {
   }
 }
 
-function wireServer(backend: Backend, options: ListenerOptions): WireServer {
-  const { name, readOnly, token, handshakeMs, identity } = options;
-  const offered = { backend, readOnly, ...identity };
+function wireServer({ offers, token, handshakeMs }: ListenerOptions): WireServer {
   return new WireServer({
-    lookup: (asked) => asked === name || asked === "" ? offered : undefined,
+    lookup: (asked) => {
+      const offer = offers.find(({ name }) => name === asked) ?? (asked === "" && offers[0]);
+      return offer ? { ...offer, ...offer.identity } : undefined;
+    },
     token,
     helloMs: handshakeMs,
   });

@@ -19,14 +19,18 @@ export interface BackendFacts {
 /** The protocol that is spoken on a listening socket. */
 export type ListenProtocol = "nbd" | "telemap";
 
-/** How connections of a listening socket are treated. */
-export interface ListenOptions {
+/** How a region is offered to clients. */
+export interface ExportOptions {
   /** Name of the export. */
   name: string;
   /** Text for people that NBD shows beside the name. */
   description: string;
   /** Refuse writes. */
   readOnly: boolean;
+}
+
+/** How connections of a listening socket are treated, and how the host's backend is offered. */
+export interface ListenOptions extends ExportOptions {
   /** How long a handshake may take, in ms. */
   handshakeMs: number;
   /** Connections at a time. */
@@ -38,6 +42,8 @@ export interface ListenOptions {
 /** To the Worker. `id` comes back in the answer. */
 export type HostCommand =
   | { id: number; command: "open"; source: PortableSource; wakeFd: number }
+  /** Opens one more backend, which is offered by whoever listens afterwards. */
+  | { id: number; command: "export"; source: PortableSource; options: ExportOptions }
   | { id: number; command: "listen"; fd: number; protocol: ListenProtocol; options: ListenOptions }
   | { id: number; command: "nbd"; fd: number; flags: number }
   | { id: number; command: "fuse"; fd: number; fileName: string; readOnly: boolean }

@@ -36,6 +36,20 @@ export interface ServeOptions {
   handshakeMs?: number;
   /** What a remote backend (`telemap://`) that is served on wants to see. */
   backendToken?: string;
+  /** More regions at the same addresses, by other names. */
+  exports?: readonly ServedExport[];
+}
+
+/** One of several regions that a server offers. */
+export interface ServedExport {
+  /** What clients ask for it by: not empty, and no other region's. */
+  name: string;
+  /** The region. */
+  backend: BackendSource;
+  /** Text for people that NBD clients see beside the name. */
+  description?: string;
+  /** Refuse writes even where the backend takes them. */
+  readOnly?: boolean;
 }
 
 /** A running server. Disposing of it answers what is in hand, flushes and closes the backend. */
@@ -78,12 +92,16 @@ export async function serve(
   if (urls.length === 0) throw new UsageError("Cannot serve without a URL to listen at");
   checkOptions(options);
   const addresses = urls.map((url) => checkedAddress(parseAddress(url), options));
+  checkNames(options, addresses);
   const sockets: ListeningSocket[] = [];
   let host: BackendHost | undefined;
   try {
     // Before the backend, so that an address that is taken makes no region.
     for (const address of addresses) sockets.push(listenAt(address, sockets));
     host = await BackendHost.start(backend, { token: options.backendToken });
+    for (const { name, backend, description = "", readOnly = false } of options.exports ?? []) {
+      await host.export(backend, { name, description, readOnly, token: options.backendToken });
+    }
     for (const [index, socket] of sockets.entries()) {
       const address = addresses[index]!;
       await host.listen(socket.fd, address.protocol, listenOptions(address, options));
@@ -190,6 +208,22 @@ function checkOptions(options: ServeOptions): void {
   throw new UsageError(`Cannot serve with a token of ${length} bytes`, {
     hint: `give one of 1 to ${TOKEN_BYTES}`,
   });
+}
+
+/** Clients tell regions apart by their names alone. */
+function checkNames(options: ServeOptions, addresses: readonly Address[]): void {
+  const taken = new Set(addresses.map(({ name }) => options.name ?? name));
+  for (const { name, description = "" } of options.exports ?? []) {
+    encodeText(name);
+    encodeText(description);
+    if (name !== "" && !taken.has(name)) {
+      taken.add(name);
+      continue;
+    }
+    throw new UsageError(`Cannot serve another region by the name ${JSON.stringify(name)}`, {
+      hint: name === "" ? "give it a name" : "that name is taken: give each region its own",
+    });
+  }
 }
 
 function checkedAddress(address: Address, options: ServeOptions): Address {

@@ -13,9 +13,9 @@ import { DescriptorChannel } from "../net/descriptor_channel.ts";
 import { Reactor } from "../net/reactor.ts";
 import { SlotPool } from "../net/slot_pool.ts";
 import { FuseServer } from "../fuse/server.ts";
-import { Listener } from "./listener.ts";
+import { Listener, type Offer } from "./listener.ts";
 import { openPortable } from "./open_backend.ts";
-import type { BackendFacts, HostCommand, HostMessage } from "./protocol.ts";
+import type { BackendFacts, ExportOptions, HostCommand, HostMessage } from "./protocol.ts";
 import { instanceId, regionId } from "./region_id.ts";
 import { packError } from "./remote_error.ts";
 import type { PortableSource } from "./source.ts";
@@ -45,6 +45,8 @@ class HostWorker {
   readonly #reactor: Reactor;
   readonly #pool = new SlotPool();
   readonly #listeners: Listener[] = [];
+  /** What is offered beside the backend. */
+  readonly #others: Offer[] = [];
   /** Sessions with the kernel, and what ends them. */
   readonly #sessions = new Map<NbdSession, KernelConnection>();
   readonly #fuse = new Set<FuseServer>();
@@ -69,23 +71,45 @@ class HostWorker {
     switch (command.command) {
       case "listen":
         this.#listeners.push(
-          new Listener(this.#reactor, this.#pool, this.#backend, {
+          new Listener(this.#reactor, this.#pool, {
+            ...command.options,
             fd: command.fd,
             protocol: command.protocol,
-            identity: this.#identity,
-            ...command.options,
+            offers: [this.#offer(command.options), ...this.#others],
           }),
         );
         return;
+      case "export":
+        return await this.#while(this.#export(command.source, command.options));
       case "nbd":
         return this.#serveNbd(command.fd, command.flags);
       case "fuse":
         return this.#serveFuse(command.fd, command.fileName, command.readOnly);
       case "flush":
-        return await this.#while(this.#backend.flush());
+        return await this.#while(this.#flush());
       case "close":
         return await this.#close(command.flushMs);
     }
+  }
+
+  #offer({ name, description, readOnly }: ExportOptions): Offer {
+    return { name, description, readOnly, backend: this.#backend, identity: this.#identity };
+  }
+
+  async #export(source: PortableSource, options: ExportOptions): Promise<void> {
+    const backend = alignBackend(await openPortable(source, this.#reactor));
+    const identity = { region: regionId(source), instance: instanceId(source) };
+    this.#others.push({ ...options, backend, identity });
+    this.#reactor.blocking &&= backend.writesAtOnce === true;
+  }
+
+  /** Flushes all backends, and throws what the first one throws that fails. */
+  async #flush(): Promise<void> {
+    await Promise.all(this.#backends.map(async (backend) => await backend.flush()));
+  }
+
+  get #backends(): Backend[] {
+    return [this.#backend, ...this.#others.map(({ backend }) => backend)];
   }
 
   /** The transmission phase alone, on a socket whose other end is the kernel. */
@@ -124,7 +148,8 @@ class HostWorker {
     try {
       if (flushMs > 0) await this.#while(this.#flushWithin(flushMs));
     } finally {
-      await this.#while(this.#backend.close());
+      const closing = this.#backends.map(async (backend) => await backend.close());
+      await this.#while(Promise.all(closing));
     }
   }
 
@@ -146,7 +171,7 @@ class HostWorker {
       performance.now() + milliseconds,
       () => reject(late),
     );
-    Promise.resolve(this.#backend.flush()).then(resolve, reject)
+    this.#flush().then(resolve, reject)
       .finally(() => this.#reactor.cancelDeadline(deadline));
     return promise;
   }

@@ -9,9 +9,13 @@ import { readv } from "../../ffi/socket.ts";
 
 /** Bytes `[start, end)` were received and are not consumed. */
 export class ReceiveBuffer implements Disposable {
+  /** All of it. */
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The same. */
   readonly view: DataView<ArrayBuffer>;
+  /** First byte that is not consumed. */
   start = 0;
+  /** End of what was received. */
   end = 0;
   readonly #mapping: Mapping;
   readonly #read = new Iovec(1);
@@ -43,6 +47,7 @@ export class ReceiveBuffer implements Disposable {
     return count;
   }
 
+  /** Gives the memory back; the views are empty then. */
   [Symbol.dispose](): void {
     this.#mapping.unmap();
   }
