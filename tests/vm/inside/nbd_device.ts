@@ -292,13 +292,16 @@ for (const via of ["netlink", "ioctl"] as const) {
 
   Deno.test(`${via}: a device in use is EBUSY, and several are attached at a time`, async () => {
     const host = await BackendHost.start("memory:1MiB");
-    const devices = await Promise.all([1, 2, 3].map(() => attachTo(host, { via })));
+    const devices: NbdDevice[] = [];
+    // By ioctl one after the other: at once, the emulated kernel was seen to stall for ever.
+    if (via === "ioctl") { while (devices.length < 3) devices.push(await attachTo(host, { via })); }
+    else devices.push(...await Promise.all([1, 2, 3].map(() => attachTo(host, { via }))));
     assertEquals(new Set(devices.map(({ index }) => index)).size, 3);
     const index = devices[0]!.index;
     const error = await assertRejects(() => attachTo(host, { via, index }), SystemError);
     assertEquals(error.errno, ERRNO.EBUSY);
     assertStringIncludes(error.message, `/dev/nbd${index}`);
-    await Promise.all(devices.map((device) => device.detach()));
+    for (const device of devices) await device.detach();
     const again = await attachTo(host, { via, index });
     assertEquals(again.index, index);
     await again.detach();
