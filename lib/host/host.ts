@@ -150,7 +150,9 @@ class WorkerLink {
     this.#worker.onmessage = ({ data }: MessageEvent<HostMessage>) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      this.#end(new ClosedError(`The Worker of a backend failed: ${event.message}`));
+      // Its reactor may wait on another thread: that ends, and leaves the descriptor open.
+      this.#wake.signal();
+      this.#end(new ClosedError(`The Worker of a backend failed: ${event.message}`), false);
     };
   }
 
@@ -190,11 +192,11 @@ class WorkerLink {
     else pending?.resolve(message.facts);
   }
 
-  #end(error: Error): void {
+  #end(error: Error, closeWake = true): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#worker.terminate();
-    this.#wake[Symbol.dispose]();
+    if (closeWake) this.#wake[Symbol.dispose]();
     for (const port of this.exposed) port.close();
     for (const pending of this.#pending.values()) pending.reject(error);
     this.#pending.clear();

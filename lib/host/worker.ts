@@ -186,32 +186,52 @@ class HostWorker {
       this.#reactor.endAsync();
     }
   }
+}
 
-  stop(): void {
-    this.#reactor.stop();
+/** A reactor that runs, until it is stopped. */
+class RunningReactor {
+  readonly reactor: Reactor;
+  readonly #over: Promise<void>;
+
+  constructor(wakeFd: number) {
+    this.reactor = new Reactor(new EventFd(wakeFd));
+    this.#over = this.reactor.run();
+  }
+
+  /**
+   * Answers when the reactor waits no more. Only then may whoever made the Worker close its wake
+   * descriptor, which a thread could wait for and this isolate could signal.
+   */
+  async stop(): Promise<void> {
+    this.reactor.stop();
+    await this.#over;
+    this.reactor[Symbol.dispose]();
   }
 }
 
+let running: RunningReactor | undefined;
 let host: HostWorker | undefined;
 
 async function obey(command: HostCommand): Promise<HostMessage> {
   const { id } = command;
   try {
-    if (command.command === "open") {
-      const reactor = new Reactor(new EventFd(command.wakeFd));
-      reactor.run().then(() => scope.close());
-      const backend = alignBackend(await openPortable(command.source, reactor));
-      host = new HostWorker(backend, command.source, reactor);
-      return { id, facts: host.facts };
+    if (command.command !== "open") {
+      await host!.perform(command);
+      return { id };
     }
-    await host!.perform(command);
-    return { id };
+    running = new RunningReactor(command.wakeFd);
+    const backend = alignBackend(await openPortable(command.source, running.reactor));
+    host = new HostWorker(backend, command.source, running.reactor);
+    return { id, facts: host.facts };
   } catch (error) {
     return { id, error: packError(error) };
   }
 }
 
 scope.onmessage = async ({ data: command }) => {
-  scope.postMessage(await obey(command));
-  if (command.command === "close") host!.stop();
+  const answer = await obey(command);
+  const last = command.command === "close" || host === undefined;
+  if (last) await running!.stop();
+  scope.postMessage(answer);
+  if (last) scope.close();
 };

@@ -175,6 +175,9 @@ export class Reactor implements Disposable {
     const count = await this.#epoll.waitAsync(timeout);
     this.#asleepUntil = -Infinity;
     if (performance.now() - asleep < SHORT_SLEEP_MS) this.#turns = TURNS_MAX;
+    // What was delivered in the same turn as this wake-up may still have promises to settle: they
+    // come before this thread may block.
+    await eventLoopTurn();
     return count;
   }
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { cpuUsage } from "node:process";
-import { EPOLL, EventFd } from "../../ffi/epoll.ts";
+import { EPOLL, Epoll, EventFd } from "../../ffi/epoll.ts";
 import { close, Iovec } from "../../ffi/file.ts";
 import { openLibc } from "../../ffi/libc.ts";
 import { readv, socketpair, writev } from "../../ffi/socket.ts";
@@ -28,6 +28,11 @@ async function withReactor(
 /** A moment so many ms from now, as deadlines count. */
 function inMs(milliseconds: number): number {
   return performance.now() + milliseconds;
+}
+
+/** Holds this thread up, whatever the event loop has to do. */
+function sleep(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }
 
 /** Answers when a deadline passed, in so many ms. */
@@ -133,6 +138,32 @@ Deno.test("Reactor, blocking, lets the event loop run from a signal to its messa
   assertEquals(messages, 3);
   port1.close();
   port2.close();
+});
+
+Deno.test("Reactor, blocking, lets what came with its wake-up settle before it blocks", async () => {
+  using wake = new EventFd();
+  using reactor = new Reactor(wake, { blocking: true });
+  using other = new Epoll();
+  other.add(wake.fd, EPOLL.IN);
+  const settle = async () => {
+    // A wait like the reactor's own, so that both end in one turn of the event loop.
+    await other.waitAsync(-1);
+    reactor.endAsync();
+    for (let hop = 0; hop < 10; hop++) await undefined;
+    reactor.stop();
+  };
+  reactor.beginAsync();
+  const settling = settle();
+  const late = reactor.addDeadline(inMs(2000), () => reactor.stop());
+  const running = reactor.run();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  reactor.messageArrived();
+  wake.signal();
+  sleep(50);
+  await settling;
+  assert(performance.now() < late.at, "It blocked before");
+  reactor.cancelDeadline(late);
+  await running;
 });
 
 Deno.test("Reactor, blocking, counts a signal for a deadline as no message", async () => {

@@ -292,10 +292,7 @@ for (const via of ["netlink", "ioctl"] as const) {
 
   Deno.test(`${via}: a device in use is EBUSY, and several are attached at a time`, async () => {
     const host = await BackendHost.start("memory:1MiB");
-    const devices: NbdDevice[] = [];
-    // By ioctl one after the other: at once, the emulated kernel was seen to stall for ever.
-    if (via === "ioctl") { while (devices.length < 3) devices.push(await attachTo(host, { via })); }
-    else devices.push(...await Promise.all([1, 2, 3].map(() => attachTo(host, { via }))));
+    const devices = await Promise.all([1, 2, 3].map(() => attachTo(host, { via })));
     assertEquals(new Set(devices.map(({ index }) => index)).size, 3);
     const index = devices[0]!.index;
     const error = await assertRejects(() => attachTo(host, { via, index }), SystemError);
