@@ -50,10 +50,13 @@ const symbols = libc({
   mlock: { parameters: ["usize", "usize"], result: "i32" },
   // int munlock(const void *addr, size_t len)
   munlock: { parameters: ["usize", "usize"], result: "i32" },
+  // long sysconf(int name); a page size fits in 32 bits
+  sysconf: { parameters: ["i32"], result: "i32" },
   // int memfd_create(const char *name, unsigned int flags)
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
 });
 
+const SC_PAGESIZE = 30;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 /** How {@linkcode Mapping.map} maps. */
@@ -170,6 +173,13 @@ export function bytesAt(address: number, length: number): Uint8Array<ArrayBuffer
 export function adviseAt(address: number, length: number, advice: number, subject: string): void {
   const result = symbols().madvise(BigInt(address), BigInt(length), advice);
   checked(result, "madvise", subject);
+}
+
+let bytesOfPage: number | undefined;
+
+/** Bytes of a page of this kernel: 4096 on x86_64, up to 65536 on aarch64. */
+export function pageSize(): number {
+  return bytesOfPage ??= symbols().sysconf(SC_PAGESIZE);
 }
 
 /** Opens an anonymous file in memory (close-on-exec). Throws {@linkcode SystemError}. */
