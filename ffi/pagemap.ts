@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { ERRNO, errno, SystemError, throwErrno } from "./errno.ts";
+import { ERRNO, errno, SystemError } from "./errno.ts";
 import { close, O, open } from "./file.ts";
 import { addressOf, libc } from "./libc.ts";
 
@@ -134,7 +134,13 @@ export class PagemapScanner implements Disposable {
     put(arg, ARG.END, end);
     const count = symbols().ioctl(this.#fd, PAGEMAP_SCAN, this.#argAddress);
     if (count >= 0) return count;
-    throwErrno("scan pages", `${this.#path} at 0x${start.toString(16)}`, HINTS.get(errno()));
+    const failed = errno();
+    throw new SystemError({
+      syscall: "scan pages",
+      errno: failed,
+      subject: `${this.#path} at 0x${start.toString(16)}`,
+      hint: HINTS.get(failed),
+    });
   }
 
   /** Where the last scan stopped: its end, rounded up to a page, where it looked at everything. */

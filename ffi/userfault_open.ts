@@ -144,14 +144,12 @@ export function featureNames(mask: number): UserfaultFeature[] {
  */
 export function openUserfault(options: UserfaultOptions = {}): OpenedUserfault {
   const { required = 0, wanted = 0 } = options;
-  const way = findWay(options.userModeOnly);
-  const { features: offered } = offer(way);
+  const { way, offered } = findWay(options.userModeOnly);
   const missing = featureNames(required & ~offered);
   if (missing.length > 0) throw new UserfaultFeatureError(missing, kernelRelease());
-  const features = required | (wanted & offered);
   const fd = create(way);
   try {
-    const { ioctls } = negotiate(fd, features);
+    const { features, ioctls } = settle(fd, required, wanted & offered);
     return { fd, features, userModeOnly: way === "user mode", ioctls };
   } catch (error) {
     close(fd);
@@ -191,16 +189,20 @@ export function probeUserfault(): UserfaultProbe {
   return { ways, features };
 }
 
-/** The first way that is open here, of those that are good enough. */
-function findWay(userModeOnly: boolean | undefined): UserfaultWay {
+interface OpenWay {
+  way: UserfaultWay;
+  offered: number;
+}
+
+/** The first way that is open here, of those that are good enough, and what the kernel offers. */
+function findWay(userModeOnly: boolean | undefined): OpenWay {
   const ways = userModeOnly === undefined
     ? WAYS
     : WAYS.filter((way) => (way === "user mode") === userModeOnly);
   let failure: unknown;
   for (const way of ways) {
     try {
-      close(create(way));
-      return way;
+      return { way, offered: offer(way).features };
     } catch (error) {
       if (!(error instanceof SystemError) || !CLOSED.has(error.errno)) throw error;
       failure = error;
@@ -270,7 +272,9 @@ function openHint(failed: number, way: UserfaultWay): string | undefined {
     case ERRNO.ENOSYS:
       return "use a kernel that is built with CONFIG_USERFAULTFD";
     case ERRNO.EINVAL:
-      return way === "user mode" ? "Linux 5.11 or later has it" : undefined;
+      return way === "user mode"
+        ? "Linux 5.11 or later has it; or set vm.unprivileged_userfaultfd=1"
+        : undefined;
     case ERRNO.EMFILE:
       return "raise the limit with ulimit -n";
     default:
@@ -283,7 +287,7 @@ interface Api {
   ioctls: number;
 }
 
-/** What the kernel offers: the answer fixes the features of a descriptor, so it is thrown away. */
+/** What the kernel offers. Asking fixes the features of a descriptor, so it is thrown away. */
 function offer(way: UserfaultWay): Api {
   const fd = create(way);
   try {
@@ -293,15 +297,29 @@ function offer(way: UserfaultWay): Api {
   }
 }
 
+/** Sets the features; answers those that are in use. EVENT_FORK is let go where it is not permitted. */
+function settle(fd: number, required: number, optional: number): Api {
+  const features = required | optional;
+  const fork = optional & ~required & UFFD_FEATURE.EVENT_FORK;
+  try {
+    return { features, ioctls: negotiate(fd, features).ioctls };
+  } catch (error) {
+    const forbidden = error instanceof SystemError && error.errno === ERRNO.EPERM;
+    if (!forbidden || fork === 0) throw error;
+    return { features: features & ~fork, ioctls: negotiate(fd, features & ~fork).ioctls };
+  }
+}
+
 /** UFFDIO_API: sets a descriptor's features, once; answers all that the kernel offers. */
 function negotiate(fd: number, features: number): Api {
-  // struct uffdio_api: api, features, ioctls, 64 bits each, of which none is set above 31 but
-  // that of UFFDIO_API itself.
+  // struct uffdio_api: api, features and ioctls of 64 bits each. Of the answer only the low halves
+  // are of use: the one bit above is that of UFFDIO_API itself.
   const words = new Uint32Array([UFFD_API, 0, features, 0, 0, 0]);
   const result = symbols().ioctlPointer(fd, UFFDIO_API, words);
   const fork = (features & UFFD_FEATURE.EVENT_FORK) !== 0;
   const hint = fork ? "EVENT_FORK needs CAP_SYS_PTRACE" : undefined;
-  checked(result, "negotiate the features of a userfaultfd", featureNames(features).join(), hint);
+  const subject = featureNames(features).join(", ") || undefined;
+  checked(result, "negotiate the features of a userfaultfd", subject, hint);
   return { features: words[2]!, ioctls: words[4]! };
 }
 

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { ERRNO, errno, errnoName, SystemError, throwErrno } from "./errno.ts";
+import { ERRNO, errno, SystemError } from "./errno.ts";
 import { close } from "./file.ts";
 import { addressOf, libc } from "./libc.ts";
 import { pageSize } from "./mman.ts";
@@ -68,7 +68,10 @@ const symbols = libc({
  * - `done`: every page is in place.
  * - `short`: the first pages are; go on behind them, and the next call tells what is in the way.
  * - `present`: the first page is there already, filled or poisoned by somebody else (EEXIST). That
- *   is as good: wake who waits for it, go on behind it.
+ *   is as good: wake who waits for it, go on behind it. Two refusals look the same, and a thread that
+ *   is woken on them faults again at once: zeroes or poison for an anonymous page that is missing and
+ *   write-protected ({@linkcode Userfault.zeroPage}), and a huge page where none is free and none
+ *   was reserved.
  * - `changing`: the mapping is being changed by a thread that waits for its event to be read
  *   (EAGAIN). Read events, then fill again; filling again without reading never ends.
  * - `unmapped`: the range is not registered, or not all of it in one mapping (ENOENT): drop it, or
@@ -171,20 +174,23 @@ export class Userfault implements Disposable {
    * shared mapping of a file that may not be written), ENOMEM (its process ended).
    */
   register(start: number, length: number, mode: number): number {
-    const words = this.#range(start, length);
+    const what = "register memory for page faults";
+    const words = this.#range(what, start, length);
     words[4] = mode;
     words[5] = words[6] = words[7] = 0;
-    this.#checked(UFFDIO_REGISTER, "register memory for page faults", start, length);
+    this.#checked(UFFDIO_REGISTER, what, start, length);
     return words[6]!;
   }
 
   /**
    * Asks for no more faults of a range, and wakes who waits there; pages that are missing read as
-   * zeroes from then on. Throws as {@linkcode register}.
+   * zeroes from then on. Throws `RangeError` likewise, and {@linkcode SystemError} (EINVAL: not
+   * mapped, or registered with another userfaultfd).
    */
   unregister(start: number, length: number): void {
-    this.#range(start, length);
-    this.#checked(UFFDIO_UNREGISTER, "unregister memory", start, length);
+    const what = "unregister memory";
+    this.#range(what, start, length);
+    this.#checked(UFFDIO_UNREGISTER, what, start, length);
   }
 
   /**
@@ -204,7 +210,11 @@ export class Userfault implements Disposable {
     return this.#fill(UFFDIO_COPY, 8);
   }
 
-  /** Puts missing pages in place as zeroes; not for huge page files (see `UFFD_IOCTL.ZEROPAGE`). */
+  /**
+   * Puts missing pages in place as zeroes, which are not write-protected; not for huge pages (see
+   * `UFFD_IOCTL.ZEROPAGE`). Where writes are tracked, copy zeroes with `UFFD_FILL.WP` instead: on
+   * anonymous pages that are write-protected while missing this answers EEXIST.
+   */
   zeroPage(start: number, length: number, mode = 0): number {
     return this.#fillRange(UFFDIO_ZEROPAGE, start, length, mode);
   }
@@ -214,7 +224,10 @@ export class Userfault implements Disposable {
     return this.#fillRange(UFFDIO_CONTINUE, start, length, mode);
   }
 
-  /** Makes every touch of missing pages from now on a SIGBUS (Linux 6.6). */
+  /**
+   * Makes every touch of missing pages from now on a SIGBUS (Linux 6.6). On pages that are
+   * write-protected while missing it answers EEXIST: unprotect them first.
+   */
   poison(start: number, length: number, mode = 0): number {
     return this.#fillRange(UFFDIO_POISON, start, length, mode);
   }
@@ -262,14 +275,11 @@ export class Userfault implements Disposable {
     words[3] = length / HIGH;
   }
 
-  #range(start: number, length: number): Uint32Array {
+  #range(what: string, start: number, length: number): Uint32Array {
     const page = pageSize();
     if (start % page !== 0 || length % page !== 0 || !(length > 0)) {
-      throw new RangeError(
-        `Cannot register ${length} bytes at ${
-          hex(start)
-        }: both must be multiples of the page size, ${page}`,
-      );
+      const range = `${length} bytes at ${hex(start)}`;
+      throw new RangeError(`Cannot ${what} on ${range}: pass multiples of the page size, ${page}`);
     }
     this.#setRange(start, length);
     return this.#words;
@@ -277,7 +287,14 @@ export class Userfault implements Disposable {
 
   #checked(request: bigint, what: string, start: number, length: number): void {
     if (this.#ioctl(request) === 0) return;
-    throwErrno(what, `${length} bytes at ${hex(start)}`, REGISTER_HINTS[errnoName(errno())]);
+    const failed = errno();
+    const hints = request === UFFDIO_REGISTER ? REGISTER_HINTS : UNREGISTER_HINTS;
+    throw new SystemError({
+      syscall: what,
+      errno: failed,
+      subject: `${length} bytes at ${hex(start)}`,
+      hint: hints.get(failed),
+    });
   }
 
   #fillRange(request: bigint, start: number, length: number, mode: number): number {
@@ -290,12 +307,12 @@ export class Userfault implements Disposable {
 
   /** Runs a fill whose struct has the count of bytes at a word, and answers it or `-errno`. */
   #fill(request: bigint, at: number): number {
-    if (this.#ioctl(request) !== 0) {
-      // Some kernels leave the count alone, others put the negative errno there.
-      const failed = errno();
-      if (this.#words[at + 1]! >= 0x8000_0000 || this.#words[at] === 0) return -failed;
-    }
-    return this.#words[at]! + this.#words[at + 1]! * HIGH;
+    const result = this.#ioctl(request);
+    const failed = result === 0 ? 0 : errno();
+    const low = this.#words[at]!, high = this.#words[at + 1]!;
+    // Of a failure some kernels leave the count alone, which is 0, and others write the errno there.
+    const none = high >= 0x8000_0000 || low + high === 0;
+    return failed !== 0 && none ? -failed : low + high * HIGH;
   }
 
   #setProtection(start: number, length: number, mode: number): number {
@@ -306,15 +323,22 @@ export class Userfault implements Disposable {
   }
 }
 
-const REGISTER_HINTS: Readonly<Record<string, string>> = {
-  EBUSY: "another userfaultfd has part of it: unregister it there first",
-  EINVAL:
-    "map all of it first; write protection needs anonymous memory, or shared memory and huge " +
-    "pages from Linux 5.19 on, and MINOR needs shared memory or huge pages",
-  EPERM: "open the file behind a shared mapping for writing",
-  ENOMEM: "its process may have ended, or may not have more mappings (vm.max_map_count)",
-  EBADF: "the userfaultfd is closed",
-};
+const UNREGISTER_HINTS: ReadonlyMap<number, string> = new Map([
+  [ERRNO.EINVAL, "it is not mapped, or another userfaultfd has it"],
+  [ERRNO.EBADF, "the userfaultfd is closed"],
+]);
+
+const REGISTER_HINTS: ReadonlyMap<number, string> = new Map([
+  [ERRNO.EBUSY, "another userfaultfd has part of it: unregister it there first"],
+  [
+    ERRNO.EINVAL,
+    "map all of it first, as memory that the mode takes: for WP anonymous memory, from Linux " +
+    "5.19 on shared memory and huge pages too, for MINOR one of those two",
+  ],
+  [ERRNO.EPERM, "open the file behind a shared mapping for writing"],
+  [ERRNO.ENOMEM, "its process may have ended, or may not have more mappings (vm.max_map_count)"],
+  [ERRNO.EBADF, "the userfaultfd is closed"],
+]);
 
 function hex(address: number): string {
   return `0x${address.toString(16)}`;
