@@ -31,6 +31,7 @@ export const FALLOC = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 0x10 } as const
 export const LOCK = { SH: 1, EX: 2, NB: 4, UN: 8 } as const;
 
 const RWF_NOWAIT = 8;
+const PATH_MAX = 4096;
 const KERNEL_TEXT_STEP = 64 << 10;
 
 const symbols = libc({
@@ -66,6 +67,8 @@ const symbols = libc({
   syncfsAsync: { name: "syncfs", parameters: ["i32"], result: "i32", nonblocking: true },
   // int flock(int fd, int operation)
   flock: { parameters: ["i32", "i32"], result: "i32" },
+  // ssize_t readlink(const char *pathname, char *buf, size_t bufsiz); counts stay under 2^31 here
+  readlink: { parameters: ["buffer", "buffer", "usize"], result: "i32" },
   // int fcntl(int fd, int cmd, int arg)
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
 });
@@ -127,6 +130,16 @@ export function readKernelText(path: string): string {
   } finally {
     close(fd);
   }
+}
+
+/**
+ * Where a symbolic link points; what a descriptor is for `/proc/self/fd/N`, such as
+ * `anon_inode:[eventfd]`, without a word to the server of its file. Throws {@linkcode SystemError}.
+ */
+export function readLink(path: string): string {
+  const bytes = new Uint8Array(PATH_MAX);
+  const length = symbols().readlink(cString(path), bytes, BigInt(bytes.length));
+  return new TextDecoder().decode(bytes.subarray(0, checked(length, "readlink", path)));
 }
 
 /** lseek(2); answers the position, or -1 with errno set (ENXIO: no data after the offset). */

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { checked, ERRNO, errno } from "./errno.ts";
-import { close, O, open, pread } from "./file.ts";
-import { cString, libc } from "./libc.ts";
+import { ERRNO, errno } from "./errno.ts";
+import { close, O, open, pread, readLink } from "./file.ts";
+import { libc } from "./libc.ts";
 
 const PR_SET_IO_FLUSHER = 57;
 /** A task's flag (linux/sched.h): it was killed and is on its way out, which may take for ever. */
@@ -21,8 +21,6 @@ const symbols = libc({
   geteuid: { parameters: [], result: "u32" },
   // int kill(pid_t pid, int sig)
   kill: { parameters: ["i32", "i32"], result: "i32" },
-  // ssize_t readlink(const char *pathname, char *buf, size_t bufsiz)
-  readlink: { parameters: ["buffer", "buffer", "usize"], result: "i32" },
   // int prctl(int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, ...)
   prctl: { parameters: ["i32", "usize", "usize", "usize", "usize"], result: "i32" },
 });
@@ -77,10 +75,7 @@ export function startOf(stat: string): number | undefined {
 
 /** The pid namespace of this process, e.g. `pid:[4026531836]`: process ids mean the same within one. */
 export function pidNamespace(): string {
-  const path = "/proc/self/ns/pid";
-  const bytes = new Uint8Array(256);
-  const length = symbols().readlink(cString(path), bytes, BigInt(bytes.length));
-  return new TextDecoder().decode(bytes.subarray(0, checked(length, "readlink", path)));
+  return readLink("/proc/self/ns/pid");
 }
 
 /**

@@ -3,12 +3,11 @@
  *
  * @module
  */
-import { ERRNO, SystemError } from "../../ffi/errno.ts";
-import { close as closeDescriptor } from "../../ffi/file.ts";
-import { connectUnix, getOption, listenTcp, listenUnix, SOL } from "../../ffi/socket.ts";
+import { getOption, listenTcp, SOL } from "../../ffi/socket.ts";
 import { UnsupportedError, UsageError } from "../backend/errors.ts";
 import { encodeText } from "../nbd/option_codec.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
+import { ListeningSocket, listenOnPath, orInUse } from "../net/listening_socket.ts";
 import { BackendHost } from "./host.ts";
 import type { ListenOptions } from "./protocol.ts";
 import type { BackendSource } from "./source.ts";
@@ -157,40 +156,6 @@ class RunningServer implements Server {
   }
 }
 
-/** A listening socket, and the path that it left in the file system. */
-class ListeningSocket {
-  /** Whether a host owns (and closes) the descriptor. */
-  handedOver = false;
-  readonly fd: number;
-  readonly url: string;
-  readonly #path: string | undefined;
-  readonly #inode: string | undefined;
-
-  constructor(fd: number, url: string, path?: string) {
-    this.fd = fd;
-    this.url = url;
-    this.#path = path;
-    this.#inode = path === undefined ? undefined : inodeOf(path);
-  }
-
-  /** Removes what others see of it, unless another server took its place meanwhile. */
-  cleanUp(): void {
-    if (!this.handedOver) closeDescriptor(this.fd);
-    if (this.#path === undefined || inodeOf(this.#path) !== this.#inode) return;
-    Deno.removeSync(this.#path);
-  }
-}
-
-/** What tells a file from all others; undefined where there is none. */
-function inodeOf(path: string): string | undefined {
-  try {
-    const { dev, ino } = Deno.lstatSync(path);
-    return `${dev}:${ino}`;
-  } catch {
-    return undefined;
-  }
-}
-
 function checkOptions(options: ServeOptions): void {
   for (const text of [options.name, options.description]) {
     if (text !== undefined) encodeText(text);
@@ -261,14 +226,7 @@ function listenOptions(address: Address, options: ServeOptions): ListenOptions {
 
 /** Begins to listen, beside the sockets that were made before. */
 function listenAt(address: Address, before: readonly ListeningSocket[]): ListeningSocket {
-  try {
-    return listenOn(address, before);
-  } catch (error) {
-    if (!(error instanceof SystemError) || error.errno !== ERRNO.EADDRINUSE) throw error;
-    const { syscall, errno, subject } = error;
-    const hint = "something is there already: stop it or choose another address";
-    throw new SystemError({ syscall, errno, subject, hint });
-  }
+  return orInUse(() => listenOn(address, before));
 }
 
 function listenOn(address: Address, before: readonly ListeningSocket[]): ListeningSocket {
@@ -279,30 +237,10 @@ function listenOn(address: Address, before: readonly ListeningSocket[]): Listeni
       const bound = { ...address, transport: { ...transport, port } };
       return new ListeningSocket(fd, formatAddress(bound));
     }
-    case "unix": {
-      const abstract = transport.path.startsWith("@");
-      if (!abstract) removeStale(transport.path);
-      const fd = listenUnix(transport.path);
-      return new ListeningSocket(fd, formatAddress(address), abstract ? undefined : transport.path);
-    }
+    case "unix":
+      return listenOnPath(transport.path, formatAddress(address));
     case "systemd":
       return new ListeningSocket(inheritedSocket(transport.fd, before), formatAddress(address));
-  }
-}
-
-/** Removes the socket that a server which is gone left behind; one that is alive stays. */
-function removeStale(path: string): void {
-  let found: Deno.FileInfo;
-  try {
-    found = Deno.lstatSync(path);
-  } catch {
-    return;
-  }
-  if (found.isSocket !== true) return;
-  try {
-    closeDescriptor(connectUnix(path));
-  } catch (error) {
-    if (error instanceof SystemError && error.errno === ERRNO.ECONNREFUSED) Deno.removeSync(path);
   }
 }
 
