@@ -27,6 +27,7 @@ export type {
   ZeroOptions,
 } from "./lib/backend/backend.ts";
 export {
+  ChangedError,
   ClosedError,
   ConnectionError,
   DeadlineError,
@@ -39,6 +40,7 @@ export {
   UnsupportedError,
   UsageError,
 } from "./lib/backend/errors.ts";
+export { Pattern } from "./lib/backend/pattern.ts";
 export { formatSize, parseSize } from "./lib/backend/size.ts";
 export type { DeviceChoice, DeviceKind, Probe } from "./lib/device/device.ts";
 export { probeHost, sweepStale } from "./lib/device/probe.ts";

@@ -17,11 +17,21 @@ export interface UrlForm {
 /** All forms, stores first. */
 export const URL_FORMS: readonly UrlForm[] = [
   { start: "memory:", form: "memory:1GiB", help: "bytes in memory" },
+  {
+    start: "pattern:",
+    form: "pattern:1GiB?seed=7",
+    help: "bytes that follow from their offset and a seed; read-only",
+  },
   { start: "file:/", form: "file:/PATH?size=1GiB", help: "a file; holes stay holes" },
   {
     start: "dir:/",
     form: "dir:/PATH?size=1GiB&chunk=1MiB",
     help: "a directory with a file for each chunk",
+  },
+  {
+    start: "https://",
+    form: "https://HOST/PATH",
+    help: "an object of an HTTP server that sends ranges; read-only",
   },
   { start: "nbd://", form: "nbd://HOST:PORT/NAME", help: "an NBD export" },
   {

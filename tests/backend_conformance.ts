@@ -110,7 +110,7 @@ async function withRegion(subject: BackendUnderTest, run: Case): Promise<void> {
 }
 
 /** The next multiple of the backend's block size. */
-function blocks(backend: Backend, bytes: number): number {
+export function blocks(backend: Backend, bytes: number): number {
   return Math.ceil(bytes / backend.blockSize) * backend.blockSize;
 }
 
@@ -199,7 +199,7 @@ async function assertRefusedRange(
 }
 
 /** Asserts that a call throws or rejects: a method may do either. */
-async function assertRefused(
+export async function assertRefused(
   call: () => unknown,
   ErrorClass: abstract new (...args: never[]) => Error,
 ): Promise<void> {
@@ -332,7 +332,8 @@ async function testReadOnly(first: Backend, open: () => Awaitable<Backend>): Pro
   assertBytes(await readBack(backend, 0, blockSize), pattern(blockSize, 11), "What was written");
 }
 
-async function testClose(backend: Backend): Promise<void> {
+/** Asserts that a backend refuses everything once it is closed, but another close. */
+export async function testClose(backend: Backend): Promise<void> {
   const { blockSize, extents, zero, discard, share } = backend;
   await backend.close();
   await backend.close();

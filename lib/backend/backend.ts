@@ -55,6 +55,11 @@ export interface Backend extends AsyncDisposable {
   /** Writes, zeroes and discards throw {@linkcode ReadOnlyError}. */
   readonly readOnly: boolean;
   /**
+   * Tells the bytes that were opened from others that the same name may lead to another time, for
+   * a store that others write to; missing where the store has nothing of the kind.
+   */
+  readonly version?: string;
+  /**
    * The region's bytes themselves, where they lie in the memory of this process: a server may
    * send from them directly. `address` is where they lie, for C.
    */

@@ -85,6 +85,14 @@ export class IntegrityError extends TelemapError {
   }
 }
 
+/** What was opened is another thing by now: bytes of the two must not be mixed. */
+export class ChangedError extends TelemapError {
+  /** Makes the error. */
+  constructor(message: string, options?: TelemapErrorOptions) {
+    super("ESTALE", message, options);
+  }
+}
+
 /** This store, device or host cannot do that; the caller may have another way. */
 export class UnsupportedError extends TelemapError {
   /** Makes the error. */

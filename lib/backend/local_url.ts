@@ -1,6 +1,6 @@
 /**
- * The URLs of stores on this host: `memory:1GiB`, `file:/p?size=1GiB&readonly`,
- * `dir:/p?size=1GiB&chunk=1MiB`.
+ * The URLs of stores on this host: `memory:1GiB`, `pattern:1GiB?seed=7`,
+ * `file:/p?size=1GiB&readonly`, `dir:/p?size=1GiB&chunk=1MiB`.
  *
  * They are taken apart by hand, as `URL` makes an absolute path of the relative one in `file:p`.
  *
@@ -10,11 +10,13 @@ import type { OpenDirectoryOptions } from "./directory.ts";
 import { UsageError } from "./errors.ts";
 import type { OpenFileOptions } from "./file.ts";
 import type { OpenMemoryOptions } from "./memory.ts";
+import type { OpenPatternOptions } from "./pattern.ts";
 import { parseSize } from "./size.ts";
 
 /** What a local URL asks to open. */
 export type LocalStore =
   | { scheme: "memory" } & OpenMemoryOptions
+  | { scheme: "pattern" } & OpenPatternOptions
   | { scheme: "file" } & OpenFileOptions
   | { scheme: "dir" } & OpenDirectoryOptions;
 
@@ -24,7 +26,7 @@ export type LocalStore =
  */
 export function parseLocalUrl(url: URL | string): LocalStore | undefined {
   const text = String(url);
-  const match = /^(memory|file|dir):([^?#]*)(?:\?([^#]*))?(#.*)?$/is.exec(text);
+  const match = /^(memory|pattern|file|dir):([^?#]*)(?:\?([^#]*))?(#.*)?$/is.exec(text);
   if (match === null) return undefined;
   const [, scheme = "", rest = "", query = "", fragment] = match;
   if (fragment !== undefined) {
@@ -34,6 +36,14 @@ export function parseLocalUrl(url: URL | string): LocalStore | undefined {
     case "memory":
       parseQuery(text, query, []);
       return { scheme: "memory", size: parseSize(decoded(text, rest)) };
+    case "pattern": {
+      const { seed } = parseQuery(text, query, ["seed"]);
+      return {
+        scheme: "pattern",
+        size: parseSize(decoded(text, rest)),
+        ...(seed !== undefined && { seed: parseSeed(text, seed) }),
+      };
+    }
     case "file": {
       const { size, readonly } = parseQuery(text, query, ["size", "readonly"]);
       return {
@@ -107,6 +117,12 @@ function parseFlag(url: string, name: string, value: string): boolean {
   if (["", "1", "true"].includes(value)) return true;
   if (["0", "false"].includes(value)) return false;
   throw refusal(url, `${name} is neither true nor false`);
+}
+
+function parseSeed(url: string, value: string): number {
+  const seed = /^\d+$/.test(value) ? Number(value) : NaN;
+  if (Number.isSafeInteger(seed)) return seed;
+  throw refusal(url, `seed is no whole number from 0 to ${Number.MAX_SAFE_INTEGER}`);
 }
 
 function refusal(url: string, reason: string, hint?: string): UsageError {

@@ -22,7 +22,7 @@ export async function openCopyTarget(
 async function withSize(url: string, size: number): Promise<string> {
   if (/^memory:$/i.test(url)) return `${url}${size}`;
   const store = parseLocalUrl(url);
-  if (store === undefined || store.scheme === "memory" || store.size !== undefined) return url;
+  if (store === undefined || !("path" in store) || store.size !== undefined) return url;
   if (await exists(store.path)) return url;
   return `${url}${url.includes("?") ? "&" : "?"}size=${size}`;
 }

@@ -17,9 +17,9 @@ export interface OpenOptions {
   token?: string | undefined;
 }
 
-const FORMS =
-  "known forms are memory:1GiB, file:/path?size=1GiB, dir:/path?size=1GiB&chunk=1MiB, " +
-  "nbd://host/export, nbd+unix:///export?socket=/path, telemap://host, telemap+unix:///?socket=/path";
+const FORMS = "known forms are memory:1GiB, pattern:1GiB?seed=7, file:/path?size=1GiB, " +
+  "dir:/path?size=1GiB&chunk=1MiB, https://host/path, nbd://host/export, " +
+  "nbd+unix:///export?socket=/path, telemap://host, telemap+unix:///?socket=/path";
 
 /**
  * Opens the backend that a URL names, in this isolate.
@@ -52,6 +52,10 @@ async function openUrl(
   if (/^telemaps?(\+unix)?$/.test(scheme)) {
     const { connectTelemap } = await import("../rpc/client.ts");
     return await connectTelemap(text, { token, reactor });
+  }
+  if (/^https?$/.test(scheme)) {
+    const { openHttps } = await import("../backend/https.ts");
+    return await openHttps(text);
   }
   throw new UsageError(`Cannot open ${text} as a backend`, { hint: FORMS });
 }

@@ -12,16 +12,19 @@ import type { PortableSource } from "./source.ts";
 const ID_BYTES = 16;
 
 /**
- * 16 bytes that stay the same as long as the source names the same bytes. What lives in memory, or
- * in an object of this process, is another region whenever it is opened anew.
+ * 16 bytes that stay the same as long as the source names the same bytes; `version` is that of the
+ * backend, where it has one. What lives in memory, or in an object of this process, is another
+ * region whenever it is opened anew.
  */
-export function regionId(source: PortableSource): Uint8Array {
+export function regionId(source: PortableSource, version = ""): Uint8Array {
   const url = sourceUrl(source);
   const local = url === undefined ? undefined : parseLocalUrl(url);
   if (url === undefined || local?.scheme === "memory") return randomBytes(ID_BYTES);
   const hash = createHash("sha256");
   if (local === undefined) {
-    hash.update(url);
+    hash.update(version === "" ? url : `${url} ${version}`);
+  } else if (local.scheme === "pattern") {
+    hash.update(`pattern ${local.size} ${local.seed ?? 0}`);
   } else {
     // A file that was removed and made again is another one, though its name and often its inode
     // are the same.

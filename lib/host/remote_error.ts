@@ -4,6 +4,7 @@
  * @module
  */
 import {
+  ChangedError,
   ClosedError,
   ConnectionError,
   DeadlineError,
@@ -38,6 +39,7 @@ const KINDS = {
   connection: ConnectionError,
   protocol: ProtocolError,
   integrity: IntegrityError,
+  changed: ChangedError,
   unsupported: UnsupportedError,
 } as const;
 

@@ -38,10 +38,17 @@ interface KernelConnection {
   over: Promise<void>;
 }
 
+/** By what clients that reconnect know a region again. */
+type Identity = Offer["identity"];
+
+function identify(source: PortableSource, { version }: Backend): Identity {
+  return { region: regionId(source, version), instance: instanceId(source) };
+}
+
 /** The backend of this Worker and everything that serves it. */
 class HostWorker {
   readonly #backend: Backend;
-  readonly #identity: { region: Uint8Array; instance: Uint8Array };
+  readonly #identity: Identity;
   readonly #reactor: Reactor;
   readonly #pool = new SlotPool();
   readonly #listeners: Listener[] = [];
@@ -54,7 +61,7 @@ class HostWorker {
   /** Serves `backend`, which was opened from `source`, in a reactor that runs already. */
   constructor(backend: Backend, source: PortableSource, reactor: Reactor) {
     this.#backend = backend;
-    this.#identity = { region: regionId(source), instance: instanceId(source) };
+    this.#identity = identify(source, backend);
     this.#reactor = reactor;
     // What answers from memory or page cache tells when it does not; the rest may work in the
     // background of this isolate at any time.
@@ -98,7 +105,7 @@ class HostWorker {
 
   async #export(source: PortableSource, options: ExportOptions): Promise<void> {
     const backend = alignBackend(await openPortable(source, this.#reactor));
-    const identity = { region: regionId(source), instance: instanceId(source) };
+    const identity = identify(source, backend);
     this.#others.push({ ...options, backend, identity });
     this.#reactor.blocking &&= backend.writesAtOnce === true;
   }
