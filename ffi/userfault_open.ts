@@ -331,5 +331,5 @@ function kernelRelease(): string {
 function later(one: string, other: string): string {
   const [major = 0, minor = 0] = one.split(".").map(Number);
   const [otherMajor = 0, otherMinor = 0] = other.split(".").map(Number);
-  return major - otherMajor || minor - otherMinor > 0 ? one : other;
+  return (major - otherMajor || minor - otherMinor) > 0 ? one : other;
 }

@@ -67,7 +67,7 @@ const symbols = libc({
  *
  * - `done`: every page is in place.
  * - `short`: the first pages are; go on behind them, and the next call tells what is in the way.
- * - `present`: the first page is there already, filled or poisoned by somebody else (EEXIST). That
+ * - `present`: the first page is there already, put there by somebody else (EEXIST). That
  *   is as good: wake who waits for it, go on behind it. Two refusals look the same, and a thread that
  *   is woken on them faults again at once: zeroes or poison for an anonymous page that is missing and
  *   write-protected ({@linkcode Userfault.zeroPage}), and a huge page where none is free and none
@@ -225,7 +225,7 @@ export class Userfault implements Disposable {
   }
 
   /**
-   * Makes every touch of missing pages from now on a SIGBUS (Linux 6.6). On pages that are
+   * Makes every touch of missing pages a SIGBUS, until they are copied (Linux 6.6). On pages that are
    * write-protected while missing it answers EEXIST: unprotect them first.
    */
   poison(start: number, length: number, mode = 0): number {
