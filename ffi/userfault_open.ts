@@ -304,8 +304,7 @@ function settle(fd: number, required: number, optional: number): Api {
   try {
     return { features, ioctls: negotiate(fd, features).ioctls };
   } catch (error) {
-    const forbidden = error instanceof SystemError && error.errno === ERRNO.EPERM;
-    if (!forbidden || fork === 0) throw error;
+    if (!(error instanceof SystemError) || error.errno !== ERRNO.EPERM) throw error;
     return { features: features & ~fork, ioctls: negotiate(fd, features & ~fork).ioctls };
   }
 }
