@@ -410,7 +410,7 @@ Deno.test("a server is closed under load: each reply that comes is whole and rig
     const backend of ["memory:1MiB", new BlockBackend({ size: 1 << 20, blockSize: 1, seed: 2 })]
   ) {
     const server = await serve(backend, "nbd://127.0.0.1:0");
-    const hammer = async () => {
+    const hammer = async (loaded: () => void) => {
       await using wire = await ConnWire.connect(server.url);
       const client = await RawClient.go(wire);
       const batch = concat(Array(50).fill(requestBytes({ command: READ, length: 1000 })));
@@ -423,7 +423,7 @@ Deno.test("a server is closed under load: each reply that comes is whole and rig
             if (error === 108) continue;
             assertEquals(error, 0);
             assertEquals(await client.wire.take(1000), new Uint8Array(1000));
-            answered++;
+            if (++answered === 200) loaded();
           }
         }
       } catch (error) {
@@ -431,10 +431,11 @@ Deno.test("a server is closed under load: each reply that comes is whole and rig
       }
       return answered;
     };
-    const hammers = [hammer(), hammer(), hammer()];
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    const loads = [0, 1, 2].map(() => Promise.withResolvers<void>());
+    const hammers = loads.map(({ resolve }) => hammer(resolve));
+    await Promise.all(loads.map(({ promise }) => promise));
     await server.close();
-    for (const answered of await Promise.all(hammers)) assert(answered > 0);
+    for (const answered of await Promise.all(hammers)) assert(answered >= 200);
   }
 });
 

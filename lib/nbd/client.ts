@@ -25,6 +25,8 @@ export interface NbdClientOptions {
   requestTimeout?: number;
   /** Milliseconds to go on trying to connect again after a loss; default 30 000, 0 for never. */
   reconnectTimeout?: number;
+  /** Milliseconds that closing gives to requests in flight; default 2 000. */
+  closeTimeout?: number;
   /**
    * What becomes of a request that is late, or for which no connection can be had: "error" rejects
    * it with `DeadlineError` or `ConnectionError` (default); "wait" keeps it and goes on connecting.
@@ -94,6 +96,7 @@ export async function connectNbd(
     open,
     requestTimeout: options.requestTimeout ?? 60_000,
     reconnectTimeout: options.reconnectTimeout ?? 30_000,
+    closeTimeout: options.closeTimeout ?? 2000,
     keepWaiting: options.onLoss === "wait",
     trustServer: options.onLostWrites === "ignore",
     ledger,

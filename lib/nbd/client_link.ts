@@ -40,6 +40,8 @@ export interface LinkOptions {
   readonly requestTimeout: number;
   /** Time for getting a connection that answers, while requests wait for it; 0 for no attempt. */
   readonly reconnectTimeout: number;
+  /** Time for requests that are in flight when the link is closed. */
+  readonly closeTimeout: number;
   /** Requests that are late or have no connection wait on, instead of failing. */
   readonly keepWaiting: boolean;
   /** Writes of a lost connection count as kept: a flush does not report them. */
@@ -54,10 +56,7 @@ export interface LinkOptions {
 const BYTES_IN_FLIGHT_LIMIT = 64 << 20;
 
 /** Milliseconds between attempts to connect: the second, and the most. */
-const BACKOFF = { first: 50, most: 2000 };
-
-/** Milliseconds that {@linkcode Link.close} gives to requests in flight. */
-const CLOSE_TIMEOUT = 2000;
+const BACKOFF = { first: 10, most: 2000 };
 
 /** Milliseconds between looks for late requests, at most. */
 const WATCH_INTERVAL = 1000;
@@ -101,11 +100,12 @@ export class Link {
     return request.promise;
   }
 
-  /** Lets requests in flight finish, within a few seconds; fails the rest. Then disconnects. */
+  /** Lets requests in flight finish, within the time for it; fails the rest. Then disconnects. */
   async close(): Promise<void> {
     if (this.#closing !== undefined) return await this.#closing.promise;
     this.#closing = Promise.withResolvers<void>();
-    const timer = setTimeout(() => this.#connection?.drop(this.#closedError()), CLOSE_TIMEOUT);
+    const drop = () => this.#connection?.drop(this.#closedError());
+    const timer = setTimeout(drop, this.#options.closeTimeout);
     this.#abort.abort(this.#closedError());
     if (this.#connection !== undefined) this.#disconnectWhenIdle();
     else if (!this.#reconnecting) this.#closed();

@@ -503,9 +503,11 @@ Deno.test("close() does not wait long for answers that do not come", async () =>
     await peer.handshake(OFFER);
     await peer.gone();
   });
-  const backend = await connect(server);
+  const backend = await connect(server, { closeTimeout: 100 });
   const call = assertRejects(() => backend.readAt(new Uint8Array(10), 0), ClosedError);
+  const start = performance.now();
   await backend.close();
+  assert(performance.now() - start >= 90, "What is in flight has its time");
   await call;
 });
 

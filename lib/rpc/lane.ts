@@ -52,7 +52,7 @@ export interface LaneOptions {
 }
 
 const IN_FLIGHT = 256;
-const BACKOFF_MS = { FIRST: 50, MOST: 5000 };
+const BACKOFF_MS = { FIRST: 10, MOST: 5000 };
 /** A request is given up after it was in flight on so many connections that broke the protocol. */
 const BROKEN_MOST = 3;
 const CLOSED = "Cannot go on as the backend is closed";

@@ -32,6 +32,8 @@ export interface WireServerOptions {
   token?: string | undefined;
   /** How long a client may take for its hello, in ms; 10 s unless told. */
   helloMs?: number | undefined;
+  /** How long a wrong token waits for its refusal, so that guessing is slow, in ms; 250 unless told. */
+  wrongTokenMs?: number | undefined;
   /** Bytes of the largest payload; 4 MiB unless told, which is the most. */
   payloadMax?: number | undefined;
   /** Requests in flight on one connection; 256 unless told. */
@@ -43,6 +45,8 @@ export class WireServer {
   /** As in the options. */
   readonly helloMs: number;
   /** As in the options. */
+  readonly wrongTokenMs: number;
+  /** As in the options. */
   readonly payloadMax: number;
   /** As in the options. */
   readonly inFlightMax: number;
@@ -52,8 +56,9 @@ export class WireServer {
 
   /** Makes a server without connections. */
   constructor(options: WireServerOptions) {
-    const { token, helloMs = 10_000, payloadMax = LIMIT.PAYLOAD_MAX, inFlightMax = 256 } = options;
-    this.helloMs = helloMs;
+    const { token, payloadMax = LIMIT.PAYLOAD_MAX, inFlightMax = 256 } = options;
+    this.helloMs = options.helloMs ?? 10_000;
+    this.wrongTokenMs = options.wrongTokenMs ?? 250;
     this.payloadMax = Math.min(Math.max(payloadMax, LIMIT.PAYLOAD_MIN), LIMIT.PAYLOAD_MAX);
     this.inFlightMax = Math.min(Math.max(inFlightMax, LIMIT.IN_FLIGHT_MIN), LIMIT.IN_FLIGHT_MAX);
     this.#lookup = (name) => options.lookup(name);

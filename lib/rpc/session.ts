@@ -30,9 +30,6 @@ import {
   VERSION,
 } from "./wire.ts";
 
-/** How long a wrong token waits for its answer, so that guessing is slow. */
-const WRONG_TOKEN_MS = 250;
-
 /** See the module. Made by {@linkcode WireServer.accept}. */
 export class WireSession implements Protocol {
   readonly #channel: Channel;
@@ -123,7 +120,7 @@ export class WireSession implements Protocol {
     this.#channel.pause();
     if (!this.#server.admits(hello)) {
       const message = hello.token === "" ? "A token is needed" : "The token is wrong";
-      this.#channel.deadline(WRONG_TOKEN_MS, () => {
+      this.#channel.deadline(this.#server.wrongTokenMs, () => {
         this.#refuse({ code: ERRNO.EACCES, message });
         this.#channel.flush();
       });
