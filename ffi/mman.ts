@@ -16,6 +16,9 @@ export const MAP = {
   ANONYMOUS: 0x20,
   NORESERVE: 0x4000,
   POPULATE: 0x8000,
+  HUGETLB: 0x40000,
+  /** With HUGETLB: pages of 2 MiB (log2 of the size, shifted by 26). */
+  HUGE_2MB: 21 << 26,
 } as const;
 /** Flags of msync(2). */
 export const MS = { ASYNC: 1, INVALIDATE: 2, SYNC: 4 } as const;
@@ -27,7 +30,9 @@ export const MADV = {
   WILLNEED: 3,
   DONTNEED: 4,
   REMOVE: 9,
+  DONTFORK: 10,
   HUGEPAGE: 14,
+  NOHUGEPAGE: 15,
 } as const;
 
 const symbols = libc({

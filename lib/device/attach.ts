@@ -10,6 +10,7 @@ import { attachFuse } from "./fuse.ts";
 import { attachLoop } from "./loop.ts";
 import { attachNbd } from "./nbd.ts";
 import { PROBES, sweepStale } from "./probe.ts";
+import { attachUserfault, type UserfaultOptions } from "./userfault.ts";
 
 /** How {@linkcode attach} attaches. */
 export interface AttachOptions {
@@ -21,7 +22,12 @@ export interface AttachOptions {
   readOnly: boolean;
   /** The directory of the FUSE file; chosen unless told. */
   at?: string | undefined;
+  /** How memory is paged in, where the device is `userfault`. */
+  memory?: MemoryChoice | undefined;
 }
+
+/** What a user may choose about memory that is paged in. */
+export type MemoryChoice = Omit<UserfaultOptions, "readOnly">;
 
 /** What {@linkcode attach} made, and why that. */
 export interface Attached {
@@ -53,9 +59,10 @@ export async function attach(host: BackendHost, options: AttachOptions): Promise
 async function attachKind(
   host: BackendHost,
   kind: DeviceKind,
-  { readOnly, at }: AttachOptions,
+  { readOnly, at, memory }: AttachOptions,
 ): Promise<Device> {
   const { size } = host.facts;
+  if (kind === "userfault") return await attachUserfault(host, { ...memory, readOnly });
   if (kind === "nbd") {
     return await attachNbd({
       size,
@@ -80,7 +87,12 @@ export function chooseDevice(
   options: AttachOptions,
   size: number,
 ): { kind: DeviceKind; reason: string } {
-  const { choice } = options;
+  const { choice, as, at } = options;
+  if (choice === "userfault" && (as !== "slice" || at !== undefined)) {
+    throw new UsageError("Cannot show memory at a path", {
+      hint: "the userfault device makes slices: mount as slice, or choose another device",
+    });
+  }
   if (choice !== "auto") {
     const probe = PROBES[choice]();
     if (probe.available) return { kind: choice, reason: "it was asked for" };
@@ -99,12 +111,13 @@ export function chooseDevice(
 
 /** Kinds from best to worst: one layer and the kernel's own client first. */
 function preference({ as, at }: AttachOptions): DeviceKind[] {
-  if (as !== "path") return ["fuse", "nbd", "loop"];
+  if (as === "slice") return ["fuse", "userfault", "nbd", "loop"];
+  if (as === "file") return ["fuse", "nbd", "loop"];
   return at === undefined ? ["nbd", "loop", "fuse"] : ["loop", "fuse"];
 }
 
 function refusalOf(kind: DeviceKind, { as }: AttachOptions, size: number): string | undefined {
-  const block = kind !== "fuse";
+  const block = kind === "nbd" || kind === "loop";
   if (block && (size === 0 || size % SECTOR !== 0)) {
     return `a block device cannot have ${size} bytes`;
   }

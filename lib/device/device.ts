@@ -4,18 +4,32 @@
  * @module
  */
 
-/** The kinds of device that put a region at a path. */
-export type DeviceKind = "nbd" | "fuse" | "loop";
+import type { MemoryStatistics } from "../host/protocol.ts";
+
+/** The kinds of device: all put a region at a path, but `userfault`, which makes it memory. */
+export type DeviceKind = "nbd" | "fuse" | "loop" | "userfault";
 
 /** Which device to use; `auto` takes the best that this host has. */
 export type DeviceChoice = DeviceKind | "auto";
+
+/** A region as memory of this process. */
+export interface DeviceMemory {
+  /** The bytes; empty once the device is detached. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Writes what was written to the bytes before to the backend, and does not flush that. */
+  push(): Promise<void>;
+  /** What was counted so far. */
+  statistics(): Promise<MemoryStatistics>;
+}
 
 /** A backend, attached. */
 export interface Device {
   /** What it is. */
   readonly kind: DeviceKind;
-  /** Where it appeared: a block device, or a file for `fuse`. */
+  /** Where it appeared: a block device, or a file for `fuse`; empty for memory. */
   readonly path: string;
+  /** The memory, of `userfault`. */
+  readonly memory?: DeviceMemory;
   /** Settles when the device goes away, asked for or not; with the error, if one took it away. */
   readonly gone: Promise<Error | undefined>;
   /**

@@ -8,6 +8,7 @@ import { probeFuse } from "./fuse.ts";
 import { probeLoop } from "./loop.ts";
 import { probeNbd } from "./nbd_probe.ts";
 import { findStaleNbd, sweepStaleNbd } from "./nbd_stale.ts";
+import { probeMemory } from "./userfault_probe.ts";
 import { cleanStale, findStale, type StaleDevice } from "./stale.ts";
 
 /** The probe of each kind of device. */
@@ -15,6 +16,7 @@ export const PROBES: Readonly<Record<DeviceKind, () => Probe>> = {
   nbd: probeNbd,
   loop: probeLoop,
   fuse: probeFuse,
+  userfault: probeMemory,
 };
 
 /** What this host can do, device by device: why, why not, and how to mend it. */

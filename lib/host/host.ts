@@ -8,6 +8,7 @@ import { EventFd } from "../../ffi/epoll.ts";
 import type { Backend } from "../backend/backend.ts";
 import { ClosedError } from "../backend/errors.ts";
 import { exposeBackend } from "./port.ts";
+import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type {
   BackendFacts,
   ExportOptions,
@@ -15,16 +16,29 @@ import type {
   HostMessage,
   ListenOptions,
   ListenProtocol,
+  MemoryOptions,
+  MemoryStatistics,
 } from "./protocol.ts";
 import { unpackError } from "./remote_error.ts";
 import { type BackendSource, isBackend, portable, type PortableSource } from "./source.ts";
 
+type Answer = Extract<HostMessage, { facts?: unknown }>;
 type Unnumbered<T> = T extends unknown ? Omit<T, "id"> : never;
 
 /** How {@linkcode BackendHost.start} opens the backend. */
 export interface HostOptions {
   /** What a server of the native wire wants to see. */
   token?: string | undefined;
+}
+
+/** Memory of this process that a {@linkcode BackendHost} pages in. */
+export interface ServedMemory {
+  /** Writes all pages that were written before to the backend, and does not flush it. */
+  push(): Promise<void>;
+  /** What was counted so far. */
+  statistics(): Promise<MemoryStatistics>;
+  /** Pages in no more: from now on a touch of a missing page waits for ever. */
+  release(): Promise<MemoryStatistics>;
 }
 
 /** One backend in a Worker. */
@@ -35,6 +49,7 @@ export class BackendHost implements AsyncDisposable {
   readonly ended: Promise<Error | undefined>;
   readonly #link: WorkerLink;
   readonly #detached = new Map<number, (error: Error | undefined) => void>();
+  readonly #clients = new Map<number, (event: UserfaultClientEvent) => void>();
   #closing: Promise<void> | undefined;
 
   /**
@@ -45,7 +60,7 @@ export class BackendHost implements AsyncDisposable {
     const link = new WorkerLink();
     try {
       const [there, transfer] = movable(source, options, link);
-      const facts = await link.call(
+      const { facts } = await link.call(
         { command: "open", source: there, wakeFd: link.wakeFd },
         transfer,
       );
@@ -63,6 +78,7 @@ export class BackendHost implements AsyncDisposable {
       this.#detached.get(fd)?.(error);
       this.#detached.delete(fd);
     };
+    link.onClient = (fd, event) => this.#clients.get(fd)?.(event);
     const ended = Promise.withResolvers<Error | undefined>();
     this.ended = ended.promise;
     link.onEnd = (error) => {
@@ -106,6 +122,40 @@ export class BackendHost implements AsyncDisposable {
     await this.#link.call({ command: "fuse", fd, ...options });
   }
 
+  /**
+   * Pages memory of this process in from the backend, by a userfaultfd that it is registered with.
+   * The descriptor stays the caller's, who closes it when the memory is unmapped.
+   * `onDetached` is called when nothing is paged in any more, with the error if one ended it.
+   */
+  async serveMemory(
+    fd: number,
+    options: MemoryOptions,
+    onDetached: (error: Error | undefined) => void,
+  ): Promise<ServedMemory> {
+    this.#detached.set(fd, onDetached);
+    await this.#link.call({ command: "userfault", fd, options });
+    const ask = async (command: "statistics" | "release") =>
+      (await this.#link.call({ command, fd })).statistics!;
+    return {
+      push: async () => void await this.#link.call({ command: "push", fd }),
+      statistics: () => ask("statistics"),
+      release: () => ask("release"),
+    };
+  }
+
+  /**
+   * Pages in the memory of the processes that connect to a listening Unix socket, which belongs to
+   * the host from now on, and tells what happens to them.
+   */
+  async listenUserfault(
+    fd: number,
+    options: UserfaultClientOptions,
+    onClient: (event: UserfaultClientEvent) => void,
+  ): Promise<void> {
+    this.#clients.set(fd, onClient);
+    await this.#link.call({ command: "listen-userfault", fd, options });
+  }
+
   /** Flushes the backend. */
   async flush(): Promise<void> {
     await this.#link.call({ command: "flush" });
@@ -137,12 +187,13 @@ export class BackendHost implements AsyncDisposable {
 /** The Worker, and the calls it has not answered. */
 class WorkerLink {
   onDetached: (fd: number, error: Error | undefined) => void = () => {};
+  onClient: (fd: number, event: UserfaultClientEvent) => void = () => {};
   onEnd: (error: Error) => void = () => {};
   /** Where backends of this isolate answer the Worker. */
   readonly exposed: MessagePort[] = [];
   readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   readonly #wake = new EventFd();
-  readonly #pending = new Map<number, PromiseWithResolvers<BackendFacts | undefined>>();
+  readonly #pending = new Map<number, PromiseWithResolvers<Answer>>();
   #nextId = 1;
   #ended = false;
 
@@ -167,10 +218,10 @@ class WorkerLink {
   call(
     command: Unnumbered<HostCommand>,
     transfer: Transferable[] = [],
-  ): Promise<BackendFacts | undefined> {
+  ): Promise<Answer> {
     if (this.#ended) throw new ClosedError("Cannot use a backend whose Worker has ended");
     const id = this.#nextId++;
-    const pending = Promise.withResolvers<BackendFacts | undefined>();
+    const pending = Promise.withResolvers<Answer>();
     this.#pending.set(id, pending);
     this.#worker.postMessage({ ...command, id }, transfer);
     if (command.command !== "open") this.#wake.signal();
@@ -183,13 +234,14 @@ class WorkerLink {
 
   #receive(message: HostMessage): void {
     if ("event" in message) {
+      if (message.event === "client") return this.onClient(message.fd, message.client);
       const error = message.error === undefined ? undefined : unpackError(message.error);
       return this.onDetached(message.fd, error);
     }
     const pending = this.#pending.get(message.id);
     this.#pending.delete(message.id);
     if ("error" in message) pending?.reject(unpackError(message.error));
-    else pending?.resolve(message.facts);
+    else pending?.resolve(message);
   }
 
   #end(error: Error, closeWake = true): void {

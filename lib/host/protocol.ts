@@ -5,6 +5,10 @@
  *
  * @module
  */
+import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
+import type { UserfaultServerOptions } from "../userfault/server.ts";
+import type { UserfaultStatistics } from "../userfault/statistics.ts";
+import type { TrackingMethod } from "../userfault/write_tracker.ts";
 import type { PortableError } from "./remote_error.ts";
 import type { PortableSource } from "./source.ts";
 
@@ -39,20 +43,45 @@ export interface ListenOptions extends ExportOptions {
   token?: string | undefined;
 }
 
+/** How memory of this process is paged in, and its writes are noticed. */
+export type MemoryOptions =
+  & Pick<UserfaultServerOptions, "regions" | "faultAround" | "prefetch" | "onLoss" | "lossMs">
+  & {
+    /** How writes are noticed; missing where there are none. */
+    tracking: TrackingMethod | undefined;
+  };
+
+/** What is known of memory that is paged in. */
+export interface MemoryStatistics extends UserfaultStatistics {
+  /** Whether some thread waits for a page. */
+  owes: boolean;
+}
+
 /** To the Worker. `id` comes back in the answer. */
 export type HostCommand =
   | { id: number; command: "open"; source: PortableSource; wakeFd: number }
   /** Opens one more backend, which is offered by whoever listens afterwards. */
   | { id: number; command: "export"; source: PortableSource; options: ExportOptions }
   | { id: number; command: "listen"; fd: number; protocol: ListenProtocol; options: ListenOptions }
+  /** Pages in the memory of the processes that connect to a listening socket. */
+  | { id: number; command: "listen-userfault"; fd: number; options: UserfaultClientOptions }
   | { id: number; command: "nbd"; fd: number; flags: number }
   | { id: number; command: "fuse"; fd: number; fileName: string; readOnly: boolean }
+  /** Pages memory of this process in; the descriptor stays with who sent it. */
+  | { id: number; command: "userfault"; fd: number; options: MemoryOptions }
+  /** Writes the dirty pages of such memory back. */
+  | { id: number; command: "push"; fd: number }
+  /** Pages in no more; answers whether some thread waits for a page. */
+  | { id: number; command: "release"; fd: number }
+  | { id: number; command: "statistics"; fd: number }
   | { id: number; command: "flush" }
   /** `flushMs`: how long to try to flush what clients wrote; 0 for not at all. */
   | { id: number; command: "close"; flushMs: number };
 
 /** From the Worker. */
 export type HostMessage =
-  | { id: number; facts?: BackendFacts | undefined }
+  | { id: number; facts?: BackendFacts | undefined; statistics?: MemoryStatistics | undefined }
   | { id: number; error: PortableError }
-  | { event: "detached"; fd: number; error?: PortableError | undefined };
+  | { event: "detached"; fd: number; error?: PortableError | undefined }
+  /** What happened to a client of the listening socket `fd`. */
+  | { event: "client"; fd: number; client: UserfaultClientEvent };

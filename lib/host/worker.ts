@@ -13,9 +13,21 @@ import { DescriptorChannel } from "../net/descriptor_channel.ts";
 import { Reactor } from "../net/reactor.ts";
 import { SlotPool } from "../net/slot_pool.ts";
 import { FuseServer } from "../fuse/server.ts";
+import {
+  type UserfaultClientEvent,
+  type UserfaultClientOptions,
+  UserfaultListener,
+} from "../userfault/listener.ts";
+import { HostedMemory } from "./memory.ts";
 import { Listener, type Offer } from "./listener.ts";
 import { openPortable } from "./open_backend.ts";
-import type { BackendFacts, ExportOptions, HostCommand, HostMessage } from "./protocol.ts";
+import type {
+  BackendFacts,
+  ExportOptions,
+  HostCommand,
+  HostMessage,
+  MemoryStatistics,
+} from "./protocol.ts";
 import { instanceId, regionId } from "./region_id.ts";
 import { packError } from "./remote_error.ts";
 import type { PortableSource } from "./source.ts";
@@ -57,12 +69,18 @@ class HostWorker {
   /** Sessions with the kernel, and what ends them. */
   readonly #sessions = new Map<NbdSession, KernelConnection>();
   readonly #fuse = new Set<FuseServer>();
+  readonly #memories: HostedMemory;
+  readonly #userfaults: UserfaultListener[] = [];
 
   /** Serves `backend`, which was opened from `source`, in a reactor that runs already. */
   constructor(backend: Backend, source: PortableSource, reactor: Reactor) {
     this.#backend = backend;
     this.#identity = identify(source, backend);
     this.#reactor = reactor;
+    this.#memories = new HostedMemory(reactor, this.#pool, backend, (fd, error) => {
+      const packed = error === undefined ? undefined : packError(error);
+      scope.postMessage({ event: "detached", fd, error: packed });
+    });
     // What answers from memory or page cache tells when it does not; the rest may work in the
     // background of this isolate at any time.
     reactor.blocking = backend.writesAtOnce === true;
@@ -73,7 +91,7 @@ class HostWorker {
     return { size, blockSize, durable, readOnly };
   }
 
-  async perform(command: HostCommand): Promise<void> {
+  async perform(command: HostCommand): Promise<MemoryStatistics | void> {
     this.#reactor.messageArrived();
     switch (command.command) {
       case "listen":
@@ -88,10 +106,20 @@ class HostWorker {
         return;
       case "export":
         return await this.#while(this.#export(command.source, command.options));
+      case "listen-userfault":
+        return this.#listenUserfault(command.fd, command.options);
       case "nbd":
         return this.#serveNbd(command.fd, command.flags);
       case "fuse":
         return this.#serveFuse(command.fd, command.fileName, command.readOnly);
+      case "userfault":
+        return this.#memories.serve(command.fd, command.options);
+      case "push":
+        return await this.#while(this.#memories.push(command.fd));
+      case "statistics":
+        return this.#memories.statistics(command.fd);
+      case "release":
+        return this.#memories.release(command.fd);
       case "flush":
         return await this.#while(this.#flush());
       case "close":
@@ -132,6 +160,14 @@ class HostWorker {
     });
   }
 
+  #listenUserfault(fd: number, options: UserfaultClientOptions): void {
+    const onEvent = (client: UserfaultClientEvent) =>
+      scope.postMessage({ event: "client", fd, client });
+    this.#userfaults.push(
+      new UserfaultListener(this.#reactor, this.#pool, this.#backend, { ...options, fd, onEvent }),
+    );
+  }
+
   #serveFuse(fd: number, fileName: string, readOnly: boolean): void {
     const server: FuseServer = new FuseServer(this.#reactor, fd, this.#backend, {
       fileName,
@@ -152,6 +188,8 @@ class HostWorker {
       ...[...this.#sessions].map(([session, connection]) => this.#end(session, connection)),
     ];
     await this.#while(Promise.all(connections));
+    this.#memories.close();
+    for (const listener of this.#userfaults) listener.close();
     try {
       if (flushMs > 0) await this.#while(this.#flushWithin(flushMs));
     } finally {
@@ -223,8 +261,8 @@ async function obey(command: HostCommand): Promise<HostMessage> {
   const { id } = command;
   try {
     if (command.command !== "open") {
-      await host!.perform(command);
-      return { id };
+      const statistics = await host!.perform(command);
+      return statistics === undefined ? { id } : { id, statistics };
     }
     running = new RunningReactor(command.wakeFd);
     const backend = alignBackend(await openPortable(command.source, running.reactor));

@@ -13,9 +13,10 @@ import {
   UnsupportedError,
   UsageError,
 } from "../backend/errors.ts";
-import { attach } from "../device/attach.ts";
+import { attach, type MemoryChoice } from "../device/attach.ts";
 import type { Device, DeviceChoice, DeviceKind } from "../device/device.ts";
 import { BackendHost } from "../host/host.ts";
+import type { MemoryStatistics } from "../host/protocol.ts";
 import { type BackendSource, isBackend } from "../host/source.ts";
 
 /** What a mount appears as. */
@@ -38,6 +39,8 @@ export interface DirectMountOptions {
   readOnly?: boolean;
   /** What a `telemap://` server wants to see. */
   token?: string;
+  /** How memory is paged in, of a slice on the `userfault` device. */
+  memory?: MemoryChoice;
   /**
    * How long `close` waits for what was written to reach the backend, in ms, before it takes the
    * device away without it and says so; 30 s unless told.
@@ -47,7 +50,7 @@ export interface DirectMountOptions {
 
 /** A region that is mounted. Disposing of it is closing it. */
 export interface DirectMount extends AsyncDisposable {
-  /** Where it appeared: a block device, or a file. */
+  /** Where it appeared: a block device, or a file. A slice on `userfault` has no path. */
   readonly path: string;
   /** The device that put it there, and why that one. */
   readonly device: DeviceKind;
@@ -65,6 +68,8 @@ export interface DirectMount extends AsyncDisposable {
   readonly file: Deno.FsFile;
   /** The bytes, of a mount as `slice`; empty once the mount is closed. */
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** What was counted of a slice on the `userfault` device. */
+  statistics(): Promise<MemoryStatistics>;
   /** Answers when all that was written before is durable in the backend's store. */
   sync(): Promise<void>;
   /**
@@ -102,7 +107,8 @@ export async function mountDirect(options: DirectMountOptions): Promise<DirectMo
   let device: Device | undefined;
   try {
     const readOnly = (options.readOnly ?? false) || host.facts.readOnly;
-    const attached = await attach(host, { choice, as, readOnly, at: options.at });
+    const { at, memory } = options;
+    const attached = await attach(host, { choice, as, readOnly, at, memory });
     device = attached.device;
     const mount = new Mount(host, device, attached.reason, readOnly, options.closeMs ?? CLOSE_MS);
     await mount.open(as);
@@ -143,11 +149,16 @@ class Mount implements DirectMount {
   }
 
   get path(): string {
-    return this.#device.path;
+    if (this.#device.memory === undefined) return this.#device.path;
+    throw new UsageError("Cannot give a path as the region is memory");
   }
 
   get device(): DeviceKind {
     return this.#device.kind;
+  }
+
+  get #name(): string {
+    return this.#device.memory === undefined ? this.path : "the memory";
   }
 
   get size(): number {
@@ -168,6 +179,7 @@ class Mount implements DirectMount {
   }
 
   get bytes(): Uint8Array<ArrayBuffer> {
+    if (this.#device.memory !== undefined) return this.#device.memory.bytes;
     if (this.#mapping !== undefined) return this.#mapping.bytes;
     throw new UsageError("Cannot give bytes as the region is not mounted as a slice");
   }
@@ -175,17 +187,27 @@ class Mount implements DirectMount {
   async open(as: MountForm): Promise<void> {
     if (as === "file") {
       this.#file = await Deno.open(this.path, { read: true, write: !this.readOnly });
-    } else if (as === "slice") {
+    } else if (as === "slice" && this.#device.memory === undefined) {
       this.#mapping = await mapPath(this.path, this.size, this.readOnly);
     }
   }
 
+  async statistics(): Promise<MemoryStatistics> {
+    if (this.#device.memory !== undefined) return await this.#device.memory.statistics();
+    throw new UsageError("Cannot give statistics as the region is not memory");
+  }
+
   async sync(): Promise<void> {
+    if (this.#device.memory !== undefined) await this.#device.memory.push();
+    else await this.#syncPath();
+    await this.#host.flush();
+  }
+
+  async #syncPath(): Promise<void> {
     if (this.#mapping !== undefined && !this.readOnly && !await this.#mapping.syncAsync()) {
       throw notWritten(this.path, "msync failed");
     }
     if (!this.readOnly) await syncPath(this.path);
-    await this.#host.flush();
   }
 
   close(): Promise<void> {
@@ -198,7 +220,7 @@ class Mount implements DirectMount {
 
   async #close(): Promise<void> {
     const syncing = this.#isGone ? this.#host.flush() : this.sync();
-    const failure = await within(this.#closeMs, syncing, `write ${this.path} back`);
+    const failure = await within(this.#closeMs, syncing, `write ${this.#name} back`);
     this.#release();
     const lost = await this.#detach(this.#isGone || failure !== undefined);
     await this.#host.close();
