@@ -2,11 +2,15 @@
  * The test command: gets what the tests need, runs the sets one after another and ends with the
  * line `N passed, N failed, N skipped`. Exit code 1 where something failed.
  *
+ * The files of the unit set are shared among two processes. They are not run with `deno test
+ * --parallel`, as that is one process, whose memory, CPU time and descriptors tests measure.
+ *
  *     deno task test [--set unit|device|peers|vm]… [--filter TEXT]
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { TextLineStream } from "@std/streams";
 import { parseReport, type TestCounts } from "./junit_report.ts";
 import { installPackages, type TestSet } from "./packages.ts";
 
@@ -17,25 +21,39 @@ const SPECIAL: readonly Exclude<TestSet, "unit">[] = ["device", "peers", "vm"];
 
 const SETS: readonly TestSet[] = ["unit", ...SPECIAL];
 
-/** Where the files of a set are: directories, searched for `*_test.ts`, and a pattern. */
-function pathsOf(set: TestSet): string[] {
-  if (set !== "unit") return [`tests/${set}`];
-  const others = [...Deno.readDirSync(`${ROOT}tests`)]
-    .filter(({ name, isDirectory }) => isDirectory && !SPECIAL.some((special) => special === name))
-    .map(({ name }) => `tests/${name}`);
-  return ["bench", "cmd", "ffi", "lib", "tests/*_test.ts", ...others.sort()];
+/** Processes that the unit set is shared among; the other sets use what a host has one of. */
+const UNIT_PROCESSES = 2;
+
+/** The files and directories that each process of a set runs. */
+function sharesOf(set: TestSet): string[][] {
+  if (set !== "unit") return [[`tests/${set}`]];
+  const files = ["bench", "cmd", "ffi", "lib", "tests"].flatMap(testFiles).sort();
+  const shares = Array.from({ length: UNIT_PROCESSES }, (): string[] => []);
+  for (const [index, file] of files.entries()) shares[index % UNIT_PROCESSES]!.push(file);
+  return shares;
 }
 
-function main(): number {
+/** The test files of the unit set below a directory. */
+function testFiles(directory: string): string[] {
+  if (SPECIAL.some((set) => directory === `tests/${set}`)) return [];
+  return [...Deno.readDirSync(`${ROOT}${directory}`)].flatMap(({ name, isDirectory }) => {
+    const path = `${directory}/${name}`;
+    if (isDirectory) return testFiles(path);
+    return name.endsWith("_test.ts") ? [path] : [];
+  });
+}
+
+async function main(): Promise<number> {
   const { sets, filter } = readArguments();
   installPackages(sets);
   const total: TestCounts = { passed: 0, failed: [], skipped: [] };
   for (const set of sets) {
     console.log(`\n== ${set} tests`);
-    const counts = runSet(set, filter);
-    total.passed += counts.passed;
-    total.failed.push(...counts.failed.map((name) => `${set}: ${name}`));
-    total.skipped.push(...counts.skipped);
+    for (const counts of await runSet(set, filter)) {
+      total.passed += counts.passed;
+      total.failed.push(...counts.failed.map((name) => `${set}: ${name}`));
+      total.skipped.push(...counts.skipped);
+    }
   }
   report(total);
   return total.failed.length > 0 ? 1 : 0;
@@ -59,18 +77,33 @@ function fail(why: string): never {
   Deno.exit(2);
 }
 
-function runSet(set: TestSet, filter: string | undefined): TestCounts {
+/** Answers the counts of each process of a set. */
+async function runSet(set: TestSet, filter: string | undefined): Promise<TestCounts[]> {
+  const shares = sharesOf(set);
+  const options = filter === undefined ? [] : [`--filter=${filter}`];
+  return await Promise.all(
+    shares.map((share, index) =>
+      runTests([...options, ...share], shares.length === 1 ? "" : `${index + 1}| `)
+    ),
+  );
+}
+
+/** Runs `deno test`; what it prints is shown as it comes, line by line where there is a prefix. */
+async function runTests(args: string[], prefix: string): Promise<TestCounts> {
   const reportPath = Deno.makeTempFileSync({ prefix: "telemap-tests-", suffix: ".xml" });
+  const output = prefix === "" ? "inherit" : "piped";
   try {
-    const args = ["test", "--allow-all", "--permit-no-files", `--junit-path=${reportPath}`];
-    if (filter !== undefined) args.push(`--filter=${filter}`);
-    const { success, code } = new Deno.Command(Deno.execPath(), {
-      args: [...args, ...pathsOf(set)],
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["test", "--allow-all", "--permit-no-files", `--junit-path=${reportPath}`, ...args],
       cwd: ROOT,
       stdin: "null",
-      stdout: "inherit",
-      stderr: "inherit",
-    }).outputSync();
+      stdout: output,
+      stderr: output,
+    }).spawn();
+    if (output === "piped") {
+      await Promise.all([child.stdout, child.stderr].map((stream) => show(stream, prefix)));
+    }
+    const { success, code } = await child.status;
     const counts = parseReport(Deno.readTextFileSync(reportPath));
     if (!success && counts.failed.length === 0) {
       counts.failed.push(`deno test ended with exit code ${code} outside of the tests`);
@@ -81,6 +114,11 @@ function runSet(set: TestSet, filter: string | undefined): TestCounts {
   }
 }
 
+async function show(stream: ReadableStream<BufferSource>, prefix: string): Promise<void> {
+  const lines = stream.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream());
+  for await (const line of lines) console.log(prefix + line);
+}
+
 function report({ passed, failed, skipped }: TestCounts): void {
   console.log();
   for (const name of failed) console.log(`failed: ${name}`);
@@ -88,4 +126,4 @@ function report({ passed, failed, skipped }: TestCounts): void {
   console.log(`${passed} passed, ${failed.length} failed, ${skipped.length} skipped`);
 }
 
-if (import.meta.main) Deno.exit(main());
+if (import.meta.main) Deno.exit(await main());
