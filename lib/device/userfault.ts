@@ -15,7 +15,8 @@ import { UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
 import { TelemapError, UsageError } from "../backend/errors.ts";
 import type { BackendHost, ServedMemory } from "../host/host.ts";
 import type { UserfaultLoss } from "../userfault/server.ts";
-import { type TrackingMethod, trackingMethod } from "../userfault/write_tracker.ts";
+import { bestTracking } from "../userfault/tracking_probe.ts";
+import type { TrackingMethod } from "../userfault/write_tracker.ts";
 import type { Device, DeviceMemory } from "./device.ts";
 
 /** How {@linkcode attachUserfault} pages in. */
@@ -39,9 +40,6 @@ export interface UserfaultOptions {
   tracking?: TrackingMethod | undefined;
 }
 
-const WANTED = UFFD_FEATURE.PAGEFAULT_FLAG_WP | UFFD_FEATURE.WP_ASYNC |
-  UFFD_FEATURE.WP_UNPOPULATED | UFFD_FEATURE.WP_HUGETLBFS_SHMEM |
-  UFFD_FEATURE.MISSING_HUGETLBFS | UFFD_FEATURE.POISON;
 const HUGE_PAGE = 2 << 20;
 const FAULT_AROUND_MAX = 16 << 20;
 
@@ -59,10 +57,9 @@ export async function attachUserfault(
   const { hugePages = false, readOnly } = options;
   const page = hugePages ? HUGE_PAGE : pageSize();
   checkOptions(host.facts.size, page, options.faultAround);
-  const required = options.onLoss === "poison" ? UFFD_FEATURE.POISON : 0;
-  const { fd, features } = openUserfault({ wanted: WANTED, required });
+  const tracking = readOnly ? undefined : options.tracking ?? bestTracking();
+  const { fd } = openUserfault(featuresFor(options, tracking));
   try {
-    const tracking = readOnly ? undefined : options.tracking ?? trackingMethod(features);
     const mapping = mapMemory(Math.ceil(host.facts.size / page) * page, hugePages, readOnly);
     try {
       return await register(host, mapping, page, fd, { ...options, tracking });
@@ -74,6 +71,20 @@ export async function attachUserfault(
     close(fd);
     throw error;
   }
+}
+
+/** Without WP_ASYNC a write to a protected page is a fault, so it is asked for only where it serves. */
+function featuresFor(
+  { onLoss, hugePages }: UserfaultOptions,
+  tracking: TrackingMethod | undefined,
+): { required: number } {
+  let required = 0;
+  if (onLoss === "poison") required |= UFFD_FEATURE.POISON;
+  if (tracking === "async-wp") required |= UFFD_FEATURE.WP_ASYNC;
+  if (tracking === "wp-faults") required |= UFFD_FEATURE.PAGEFAULT_FLAG_WP;
+  if (hugePages) required |= UFFD_FEATURE.MISSING_HUGETLBFS;
+  if (hugePages && tracking !== undefined) required |= UFFD_FEATURE.WP_HUGETLBFS_SHMEM;
+  return { required };
 }
 
 function checkOptions(size: number, page: number, faultAround: number | undefined): void {

@@ -4,15 +4,21 @@
  * @module
  */
 import type { Backend } from "../backend/backend.ts";
-import { UsageError } from "../backend/errors.ts";
+import { UnsupportedError, UsageError } from "../backend/errors.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
+import { AsyncTracker } from "../userfault/async_tracker.ts";
+import { FaultTracker } from "../userfault/fault_tracker.ts";
+import { PagePusher } from "../userfault/page_pusher.ts";
+import type { PagedRegion } from "../userfault/paged_region.ts";
 import { UserfaultServer } from "../userfault/server.ts";
+import type { TrackingMethod, WriteTracker } from "../userfault/write_tracker.ts";
 import type { MemoryOptions, MemoryStatistics } from "./protocol.ts";
 
 interface Served {
   server: UserfaultServer;
-  tracked: { push(): Promise<void> } | undefined;
+  /** Missing where the memory may only be read. */
+  pusher: PagePusher | undefined;
 }
 
 /** What is served, by the descriptor of its userfaultfd. */
@@ -36,18 +42,39 @@ export class HostedMemory {
     this.#onDetached = onDetached;
   }
 
-  /** Begins to page in. Throws what `UserfaultServer` does. */
+  /** Begins to page in. Throws what `UserfaultServer` and the trackers do. */
   serve(fd: number, options: MemoryOptions): void {
+    const { tracking } = options;
+    let faults: FaultTracker | undefined;
     const server = new UserfaultServer(this.#reactor, this.#pool, fd, this.#backend, {
       ...options,
+      // Where every write to a clean page has to fault, there can be no zero page.
+      install: { protect: tracking !== undefined, zeroPage: tracking !== "wp-faults" },
+      onWriteFault: (address) => faults?.onWriteFault(address),
       onDetached: (error) => this.#onDetached(fd, error),
     });
-    this.#served.set(fd, { server, tracked: undefined });
+    try {
+      const region = server.regions[0]!;
+      const tracker = tracking && makeTracker(tracking, server, region);
+      if (tracker instanceof FaultTracker) faults = tracker;
+      const pusher = tracker && new PagePusher(
+        this.#reactor,
+        this.#pool,
+        this.#backend,
+        region,
+        tracker,
+        server.statistics,
+      );
+      this.#served.set(fd, { server, pusher });
+    } catch (error) {
+      server.release();
+      throw error;
+    }
   }
 
   /** Writes what was written to the memory back. */
   async push(fd: number): Promise<void> {
-    await this.#find(fd).tracked?.push();
+    await this.#find(fd).pusher?.push();
   }
 
   /** What was counted. */
@@ -59,7 +86,9 @@ export class HostedMemory {
   /** Ends the service of one descriptor, which stays open. */
   release(fd: number): MemoryStatistics {
     const statistics = this.statistics(fd);
-    this.#find(fd).server.release();
+    const { server, pusher } = this.#find(fd);
+    server.release();
+    pusher?.[Symbol.dispose]();
     this.#served.delete(fd);
     return statistics;
   }
@@ -74,4 +103,16 @@ export class HostedMemory {
     if (served !== undefined) return served;
     throw new UsageError(`Cannot find memory with the userfaultfd ${fd}`);
   }
+}
+
+function makeTracker(
+  method: TrackingMethod,
+  server: UserfaultServer,
+  region: PagedRegion,
+): WriteTracker {
+  if (method === "async-wp") return new AsyncTracker(region, { pagedIn: true });
+  if (method === "wp-faults") return new FaultTracker(server.userfault, region);
+  throw new UnsupportedError("Cannot notice writes to memory that is paged in", {
+    hint: "the kernel has no write protection by userfaultfd: mount it read-only, or use fuse",
+  });
 }

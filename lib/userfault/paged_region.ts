@@ -25,6 +25,8 @@ export class PagedRegion implements MemoryRegion {
   readonly #urgent: Bitmap;
   /** Pages that their process dropped: zeroes from then on. Made when the first is. */
   #dropped: Bitmap | undefined;
+  /** Pages that end whoever touches them. Made when the first is. */
+  #poisoned: Bitmap | undefined;
 
   /** Nothing is in place. `base` and `most` are the least and most bytes that a fault brings in. */
   constructor(region: MemoryRegion, base: number, most: number) {
@@ -121,6 +123,23 @@ export class PagedRegion implements MemoryRegion {
     this.#taken.addRange(from, to);
     this.#present.addRange(from, to);
     this.#urgent.deleteRange(from, to);
+  }
+
+  /** A page ends whoever touches it. */
+  poison(page: number): void {
+    this.#poisoned ??= new Bitmap(this.pages);
+    this.#poisoned.add(page);
+    this.settle(page, page + 1);
+  }
+
+  /** The byte up to which `[from, end)` may be touched, `from` itself where its page is poisoned. */
+  readableTo(from: number, end: number): number {
+    const poisoned = this.#poisoned;
+    if (poisoned === undefined) return end;
+    const page = Math.floor(from / this.pageSize);
+    if (poisoned.has(page)) return from;
+    const limit = Math.ceil(end / this.pageSize);
+    return Math.min(poisoned.runEnd(page, limit) * this.pageSize, end);
   }
 
   /** The process dropped `[from, to)`: what is found there next is zeroes. */

@@ -365,7 +365,7 @@ export class UserfaultServer {
   #poison(region: PagedRegion, from: number, to: number, page: number): void {
     if (region.isPresent(page)) return;
     this.#uffd.poison(region.addressOf(page), region.pageSize);
-    region.settle(page, page + 1);
+    region.poison(page);
     region.giveUpUrgent(from, to);
     this.#uffd.wake(region.addressOf(from), (to - from) * region.pageSize);
   }
