@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { EventFd } from "../../ffi/epoll.ts";
+import { EPOLL, Epoll, EventFd } from "../../ffi/epoll.ts";
 import { ERRNO, errno } from "../../ffi/errno.ts";
 import { close, Iovec } from "../../ffi/file.ts";
 import { openLibc } from "../../ffi/libc.ts";
@@ -75,20 +75,37 @@ class Peer implements Disposable {
 class Echo implements Protocol {
   readonly log: string[] = [];
   readonly over = Promise.withResolvers<void>();
+  /** It has no room for more answers. */
+  readonly full = Promise.withResolvers<void>();
+  /** Bytes that it answered. */
+  count = 0;
   readonly #channel: Channel;
   readonly #answer: (channel: Channel, byte: string) => void;
+  #expected: { count: number; resolve: () => void } | undefined;
 
   constructor(channel: Channel, answer: (channel: Channel, byte: string) => void = echo) {
     this.#channel = channel;
     this.#answer = answer;
   }
 
+  /** Answers when it has answered so many bytes. */
+  answered(count: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#expected = { count, resolve };
+    return promise;
+  }
+
   receive(): void {
     const channel = this.#channel;
-    while (channel.start < channel.end && channel.hasRoom()) {
+    while (channel.start < channel.end) {
+      if (!channel.hasRoom()) return this.full.resolve();
       const byte = String.fromCharCode(channel.input[channel.start]!);
       channel.consume(1);
+      this.count++;
       this.#answer(channel, byte);
+    }
+    if (this.#expected !== undefined && this.count >= this.#expected.count) {
+      this.#expected.resolve();
     }
   }
 
@@ -171,7 +188,7 @@ function answerLong(channel: Channel, byte: string): void {
 test("waits for a slow peer when it closes", async ({ connect }) => {
   const { channel, echo, peer } = connect(answerLong);
   peer.write("abcdefghijklmnopqrstuvwxyz");
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await echo.answered(26);
   channel.close();
   assertEquals(echo.log, []);
   const { text, ended } = await peer.read();
@@ -183,7 +200,7 @@ test("waits for a slow peer when it closes", async ({ connect }) => {
 test("waits for a peer that reads nothing no longer than its time", async ({ connect }) => {
   const { channel, echo, peer } = connect(answerLong, 30);
   peer.write("abcdefghijklmnopqrstuvwxyz");
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await echo.answered(26);
   const began = performance.now();
   channel.close();
   await echo.over.promise;
@@ -193,7 +210,7 @@ test("waits for a peer that reads nothing no longer than its time", async ({ con
 test("drops at once what a peer that is gone did not read", async ({ connect }) => {
   const { echo, peer } = connect(answerLong, 60_000);
   peer.write("abcdefghijklmnopqrstuvwxyz");
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await echo.answered(26);
   peer.hangUp();
   await echo.over.promise;
   assertEquals(echo.log, ["closed"]);
@@ -201,12 +218,11 @@ test("drops at once what a peer that is gone did not read", async ({ connect }) 
 
 test("takes no more from a peer that takes no answers, then goes on", async ({ connect }) => {
   const { echo, peer } = connect(answerLong);
-  let written = 0;
-  for (let round = 0; round < 20; round++) {
-    written += Math.max(peer.write("y".repeat(15)), 0);
-    await new Promise((resolve) => setTimeout(resolve, 1));
-  }
+  const written = 150;
+  peer.write("y".repeat(written));
+  await echo.full.promise;
   assertEquals(echo.log, []);
+  assert(echo.count < written - 10, `${echo.count} were answered`);
   const { text } = await peer.read(written * FILL.length);
   assertEquals(text.length, written * FILL.length);
   assert(echo.log.includes("drained"));
@@ -252,7 +268,7 @@ test("is closed while something asynchronous is in flight, which ends later", as
 test("finds a peer gone that asks for room only", async ({ connect }) => {
   const { channel, echo, peer } = connect(answerLong);
   peer.write("abcdefghijklmnopqrstuvwxyz".repeat(4));
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await echo.full.promise;
   peer.hangUp();
   assertEquals(channel.hasRoom(), false);
   assertEquals(echo.log, ["closed"]);
@@ -304,7 +320,7 @@ async function tcpPair(): Promise<[number, number]> {
 test("survives a reset", async ({ connect }) => {
   const { echo, peer } = connect(answerLong, undefined, await tcpPair());
   peer.write("abc");
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await echo.answered(3);
   // Closing with answers unread makes TCP send a reset.
   peer.hangUp();
   await echo.over.promise;
@@ -312,12 +328,15 @@ test("survives a reset", async ({ connect }) => {
 });
 
 test("loses no answer over TCP where it leaves requests unread", async ({ connect }) => {
-  const { channel, peer } = connect(answerLong, undefined, await tcpPair());
+  const ends = await tcpPair();
+  const { channel, echo, peer } = connect(answerLong, undefined, ends);
   peer.write("abc");
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await echo.answered(3);
   channel.pause();
   peer.write("never answered");
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  using arrival = new Epoll();
+  arrival.add(ends[0], EPOLL.IN);
+  assertEquals(await arrival.waitAsync(30_000), 1);
   channel.close();
   const { text, ended, reset } = await peer.read();
   assertEquals([text.length, ended, reset], [3 * FILL.length, true, false]);
