@@ -8,92 +8,44 @@
  *
  * @module
  */
-import { close } from "../../ffi/file.ts";
 import { MADV, MAP, Mapping, pageSize, PROT } from "../../ffi/mman.ts";
-import { openUserfault, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
-import { UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
-import { TelemapError, UsageError } from "../backend/errors.ts";
-import type { BackendHost, ServedMemory } from "../host/host.ts";
-import type { UserfaultLoss } from "../userfault/server.ts";
-import { bestTracking } from "../userfault/tracking_probe.ts";
-import type { TrackingMethod } from "../userfault/write_tracker.ts";
+import { UsageError } from "../backend/errors.ts";
+import type { BackendHost } from "../host/host.ts";
 import type { Device, DeviceMemory } from "./device.ts";
+import { beginPaging, type Paging, type PagingOptions } from "./paging.ts";
 
-/** How {@linkcode attachUserfault} pages in. */
-export interface UserfaultOptions {
-  /** Whether the memory may only be read. */
-  readOnly: boolean;
-  /** Bytes that a fault brings in, whole pages; 64 KiB unless told. Faults in order bring in more. */
-  faultAround?: number | undefined;
-  /** Bring everything in without being asked, while faults go first; not unless told. */
-  prefetch?: boolean | undefined;
-  /**
-   * What becomes of a touch of a page whose content cannot be had: `wait` (unless told) tries again
-   * for as long as it takes, `poison` ends the thread's wait by SIGBUS, which ends the process.
-   */
-  onLoss?: UserfaultLoss | undefined;
-  /** How long a page may be waited for before it is poisoned, in ms; 30 s unless told. */
-  lossMs?: number | undefined;
+/** How {@linkcode attachUserfault} maps and pages in. */
+export interface UserfaultOptions extends PagingOptions {
   /** Use huge pages of 2 MiB, which have to be reserved (vm.nr_hugepages); not unless told. */
   hugePages?: boolean | undefined;
-  /** How writes are noticed; the best way that the kernel has unless told. */
-  tracking?: TrackingMethod | undefined;
 }
 
 const HUGE_PAGE = 2 << 20;
-const FAULT_AROUND_MAX = 16 << 20;
 
 /**
- * Maps memory of the size of the host's backend, registers it and has it paged in.
+ * Maps memory of the size of the host's backend and has it paged in.
  *
- * @throws {UsageError} the region is empty, or `faultAround` is not whole pages.
- * @throws {SystemError} userfaultfd is not permitted (EPERM: vm.unprivileged_userfaultfd, or access to
- * /dev/userfaultfd), or there is no memory (ENOMEM); nothing is left behind then.
+ * @throws {UsageError} the region is empty.
+ * @throws {SystemError} there is no memory (ENOMEM); nothing is left behind then. And what
+ * {@linkcode beginPaging} throws.
  */
 export async function attachUserfault(
   host: BackendHost,
   options: UserfaultOptions,
 ): Promise<Device> {
   const { hugePages = false, readOnly } = options;
+  const { size } = host.facts;
+  if (size === 0) throw new UsageError("Cannot map memory of 0 bytes");
   const page = hugePages ? HUGE_PAGE : pageSize();
-  checkOptions(host.facts.size, page, options.faultAround);
-  const tracking = readOnly ? undefined : options.tracking ?? bestTracking();
-  const { fd } = openUserfault(featuresFor(options, tracking));
+  const mapping = mapMemory(Math.ceil(size / page) * page, hugePages, readOnly);
   try {
-    const mapping = mapMemory(Math.ceil(host.facts.size / page) * page, hugePages, readOnly);
-    try {
-      return await register(host, mapping, page, fd, { ...options, tracking });
-    } catch (error) {
-      mapping.unmap();
-      throw error;
-    }
+    const range = { address: mapping.address, length: mapping.length, pageSize: page };
+    const paging = await beginPaging(host, range, options);
+    return new PagedMemory(mapping, mapping.bytes.subarray(0, size), paging);
   } catch (error) {
-    close(fd);
+    mapping.unmap();
     throw error;
   }
-}
-
-/** Without WP_ASYNC a write to a protected page is a fault, so it is asked for only where it serves. */
-function featuresFor(
-  { onLoss, hugePages }: UserfaultOptions,
-  tracking: TrackingMethod | undefined,
-): { required: number } {
-  let required = 0;
-  if (onLoss === "poison") required |= UFFD_FEATURE.POISON;
-  if (tracking === "async-wp") required |= UFFD_FEATURE.WP_ASYNC;
-  if (tracking === "wp-faults") required |= UFFD_FEATURE.PAGEFAULT_FLAG_WP;
-  if (hugePages) required |= UFFD_FEATURE.MISSING_HUGETLBFS;
-  if (hugePages && tracking !== undefined) required |= UFFD_FEATURE.WP_HUGETLBFS_SHMEM;
-  return { required };
-}
-
-function checkOptions(size: number, page: number, faultAround: number | undefined): void {
-  if (size === 0) throw new UsageError("Cannot map memory of 0 bytes");
-  if (faultAround === undefined) return;
-  if (faultAround >= page && faultAround % page === 0 && faultAround <= FAULT_AROUND_MAX) return;
-  throw new UsageError(`Cannot page in ${faultAround} bytes a fault`, {
-    hint: `give a multiple of the page size (${page}) up to ${FAULT_AROUND_MAX}`,
-  });
 }
 
 function mapMemory(length: number, hugePages: boolean, readOnly: boolean): Mapping {
@@ -114,65 +66,37 @@ function mapMemory(length: number, hugePages: boolean, readOnly: boolean): Mappi
   return mapping;
 }
 
-async function register(
-  host: BackendHost,
-  mapping: Mapping,
-  page: number,
-  fd: number,
-  options: UserfaultOptions,
-): Promise<Device> {
-  const { tracking, faultAround, prefetch, onLoss, lossMs } = options;
-  const protects = tracking === "async-wp" || tracking === "wp-faults";
-  const mode = protects ? UFFD_REGISTER.MISSING | UFFD_REGISTER.WP : UFFD_REGISTER.MISSING;
-  new Userfault(fd).register(mapping.address, mapping.length, mode);
-  const gone = Promise.withResolvers<Error | undefined>();
-  const region = { address: mapping.address, size: mapping.length, offset: 0, pageSize: page };
-  const served = await host.serveMemory(
-    fd,
-    { regions: [region], faultAround, prefetch, onLoss, lossMs, tracking },
-    gone.resolve,
-  );
-  return new PagedMemory(fd, mapping, mapping.bytes.subarray(0, host.facts.size), served, gone);
-}
-
 class PagedMemory implements Device {
   readonly kind = "userfault";
   readonly path = "";
   readonly gone: Promise<Error | undefined>;
   readonly memory: DeviceMemory;
-  readonly #fd: number;
   readonly #mapping: Mapping;
-  readonly #served: ServedMemory;
+  readonly #paging: Paging;
   #detaching: Promise<void> | undefined;
 
-  constructor(
-    fd: number,
-    mapping: Mapping,
-    bytes: Uint8Array<ArrayBuffer>,
-    served: ServedMemory,
-    gone: PromiseWithResolvers<Error | undefined>,
-  ) {
-    this.#fd = fd;
+  constructor(mapping: Mapping, bytes: Uint8Array<ArrayBuffer>, paging: Paging) {
     this.#mapping = mapping;
-    this.#served = served;
-    this.gone = gone.promise;
+    this.#paging = paging;
+    this.gone = paging.gone;
+    const { served } = paging;
     this.memory = { bytes, push: () => served.push(), statistics: () => served.statistics() };
   }
 
-  async detach(options: { force?: boolean } = {}): Promise<void> {
-    await (this.#detaching ??= this.#detach(options.force ?? false));
+  async detach({ force = false } = {}): Promise<void> {
+    this.#detaching ??= this.#detach(force);
+    try {
+      await this.#detaching;
+    } catch (error) {
+      this.#detaching = undefined;
+      throw error;
+    }
   }
 
   async #detach(force: boolean): Promise<void> {
-    if (!force) await this.#served.push();
-    const { owes } = await this.#served.release();
-    if (owes) {
-      // Unmapping under a thread that waits would end the process, and closing would show it zeroes.
-      throw new TelemapError("EBUSY", "Cannot unmap memory that a thread waits for", {
-        hint: "its backend does not answer; the memory stays, and the thread waits until the end",
-      });
-    }
+    if (!force) await this.#paging.served.push();
+    await this.#paging.release({ force });
     this.#mapping.unmap();
-    close(this.#fd);
+    this.#paging.close();
   }
 }

@@ -35,6 +35,8 @@ export interface HostOptions {
 export interface ServedMemory {
   /** Writes all pages that were written before to the backend, and does not flush it. */
   push(): Promise<void>;
+  /** Answers when every page is in place, those that nobody has touched too. */
+  complete(): Promise<void>;
   /** What was counted so far. */
   statistics(): Promise<MemoryStatistics>;
   /** Pages in no more: from now on a touch of a missing page waits for ever. */
@@ -138,6 +140,7 @@ export class BackendHost implements AsyncDisposable {
       (await this.#link.call({ command, fd })).statistics!;
     return {
       push: async () => void await this.#link.call({ command: "push", fd }),
+      complete: async () => void await this.#link.call({ command: "complete", fd }),
       statistics: () => ask("statistics"),
       release: () => ask("release"),
     };

@@ -77,6 +77,11 @@ export class HostedMemory {
     await this.#find(fd).pusher?.push();
   }
 
+  /** Pages everything in. */
+  async complete(fd: number): Promise<void> {
+    await this.#find(fd).server.complete();
+  }
+
   /** What was counted. */
   statistics(fd: number): MemoryStatistics {
     const { server } = this.#find(fd);

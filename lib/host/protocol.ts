@@ -71,6 +71,8 @@ export type HostCommand =
   | { id: number; command: "userfault"; fd: number; options: MemoryOptions }
   /** Writes the dirty pages of such memory back. */
   | { id: number; command: "push"; fd: number }
+  /** Pages everything in. */
+  | { id: number; command: "complete"; fd: number }
   /** Pages in no more; answers whether some thread waits for a page. */
   | { id: number; command: "release"; fd: number }
   | { id: number; command: "statistics"; fd: number }

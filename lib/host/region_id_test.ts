@@ -35,6 +35,21 @@ Deno.test("a remote region stays itself, and may have forgotten writes each time
   assertNotEquals(instanceId(source), instanceId(source));
 });
 
+Deno.test("a remote region is another one in another version", () => {
+  const source = url("https://host/object");
+  assertEquals(regionId(source, '"1"'), regionId(source, '"1"'));
+  assertNotEquals(regionId(source, '"1"'), regionId(source, '"2"'));
+  assertNotEquals(regionId(source, '"1"'), regionId(url("https://host/other"), '"1"'));
+});
+
+Deno.test("a pattern is known by its size and seed, and loses nothing", () => {
+  const id = regionId(url("pattern:1GiB"));
+  assertEquals(regionId(url("pattern:1024MiB?seed=0")), id);
+  assertNotEquals(regionId(url("pattern:1GiB?seed=1")), id);
+  assertNotEquals(regionId(url("pattern:2GiB")), id);
+  assertEquals(instanceId(url("pattern:1GiB")), instanceId(url("pattern:1GiB")));
+});
+
 Deno.test("a file stays itself until it is made anew, and keeps what it was given", async () => {
   const directory = await Deno.makeTempDir({ prefix: "telemap-test-" });
   try {

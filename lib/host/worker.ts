@@ -116,6 +116,8 @@ class HostWorker {
         return this.#memories.serve(command.fd, command.options);
       case "push":
         return await this.#while(this.#memories.push(command.fd));
+      case "complete":
+        return await this.#while(this.#memories.complete(command.fd));
       case "statistics":
         return this.#memories.statistics(command.fd);
       case "release":

@@ -57,6 +57,11 @@ export class PagedRegion implements MemoryRegion {
     return this.#present.has(page);
   }
 
+  /** Whether every page is in place. */
+  get isComplete(): boolean {
+    return this.#present.has(0) && this.#present.runEnd(0, this.pages) === this.pages;
+  }
+
   /** Whether a fault pulls a page. */
   isUrgent(page: number): boolean {
     return this.#urgent.has(page);

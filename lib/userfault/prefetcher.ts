@@ -21,6 +21,8 @@ const PIECE_FROM_AFAR = 1 << 20;
 const IN_FLIGHT = 8;
 /** How long nothing is pulled after a failure, in ms. */
 const PAUSE_MS = 1000;
+/** How often to look whether what faults pull is there, in ms. */
+const LOOK_MS = 10;
 
 /** See the module. */
 export class Prefetcher {
@@ -31,6 +33,8 @@ export class Prefetcher {
   #page = 0;
   #inFlight = 0;
   #failed = false;
+  #scheduled = false;
+  #completed: PromiseWithResolvers<void> | undefined;
   #stopped = false;
 
   /** Begins in the next turn of the reactor. */
@@ -47,13 +51,25 @@ export class Prefetcher {
     this.#page = page;
   }
 
+  /** Settles when every page is in place, also those that faults pull. */
+  get completed(): Promise<void> {
+    this.#completed ??= Promise.withResolvers();
+    this.#soon(0);
+    return this.#completed.promise;
+  }
+
   /** Pulls nothing more. */
   stop(): void {
     this.#stopped = true;
   }
 
   #soon(milliseconds: number): void {
-    this.#reactor.addDeadline(performance.now() + milliseconds, () => this.#pull());
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    this.#reactor.addDeadline(performance.now() + milliseconds, () => {
+      this.#scheduled = false;
+      this.#pull();
+    });
   }
 
   #pull(): void {
@@ -62,11 +78,20 @@ export class Prefetcher {
       this.#failed = false;
       return this.#soon(PAUSE_MS);
     }
-    if (!this.#options.atOnce) {
-      while (this.#inFlight < IN_FLIGHT && this.#pullNext(PIECE_FROM_AFAR));
-    } else if (this.#pullNext(PIECE_AT_ONCE)) {
-      this.#soon(0);
+    const bytes = this.#options.atOnce ? PIECE_AT_ONCE : PIECE_FROM_AFAR;
+    while (this.#inFlight < IN_FLIGHT) {
+      const before = this.#inFlight;
+      if (!this.#pullNext(bytes)) return this.#look();
+      // What was answered at once took this thread: now it is the turn of faults.
+      if (this.#inFlight === before) return this.#soon(0);
     }
+  }
+
+  /** Nobody has to pull any page: looks whether all are in place, where somebody waits for that. */
+  #look(): void {
+    if (this.#completed === undefined || this.#inFlight > 0) return;
+    if (this.#regions.every((region) => region.isComplete)) this.#completed.resolve();
+    else this.#soon(LOOK_MS);
   }
 
   /** Pulls the next piece; false where there is none. */
@@ -94,7 +119,7 @@ export class Prefetcher {
     this.#options.pull(region, from, to, (well) => {
       this.#inFlight--;
       this.#failed ||= !well;
-      if (!this.#options.atOnce && (well || this.#inFlight === 0)) this.#pull();
+      this.#soon(0);
     });
   }
 }

@@ -77,7 +77,7 @@ export class UserfaultServer {
   readonly #regions: PagedRegion[];
   readonly #reader: PageReader;
   readonly #installer: PageInstaller;
-  readonly #prefetcher: Prefetcher | undefined;
+  #prefetcher: Prefetcher | undefined;
   readonly #messages = new UserfaultMessages(MESSAGES_A_READ);
   readonly #options: UserfaultServerOptions;
   readonly #losses: LossLog;
@@ -116,12 +116,7 @@ export class UserfaultServer {
     this.#uffd = new Userfault(fd);
     this.#installer = new PageInstaller(this.#uffd, options.install ?? PLAINLY, this.statistics);
     reactor.add(fd, EPOLL.IN, () => this.#ready());
-    if (options.prefetch) {
-      this.#prefetcher = new Prefetcher(reactor, this.#regions, {
-        atOnce: this.#atOnce,
-        pull: (region, from, to, done) => this.#pullAhead(region, from, to, done),
-      });
-    }
+    if (options.prefetch) this.#prefetch();
   }
 
   /** Whether some thread may wait for a page whose content has not come. */
@@ -137,6 +132,18 @@ export class UserfaultServer {
   /** The userfaultfd; closed with the server. */
   get userfault(): Userfault {
     return this.#uffd;
+  }
+
+  /** Answers when every page is in place; a backend that fails is asked again and again. */
+  complete(): Promise<void> {
+    return this.#prefetch().completed;
+  }
+
+  #prefetch(): Prefetcher {
+    return this.#prefetcher ??= new Prefetcher(this.#reactor, this.#regions, {
+      atOnce: this.#atOnce,
+      pull: (region, from, to, done) => this.#pullAhead(region, from, to, done),
+    });
   }
 
   /**
