@@ -41,10 +41,18 @@ async function gather(url: string, token: string | undefined): Promise<Facts> {
 }
 
 function backendFacts(url: string, backend: Backend): Facts {
-  const { size, blockSize, durable, readOnly } = backend;
+  const { size, blockSize, durable, readOnly, version } = backend;
   const abilities = (["zero", "discard", "extents"] as const)
     .filter((name) => backend[name] !== undefined);
-  return { url, size, blockSize, durable, readOnly, abilities };
+  return {
+    url,
+    size,
+    blockSize,
+    durable,
+    readOnly,
+    abilities,
+    ...(version !== undefined && { version }),
+  };
 }
 
 async function nbdFacts(url: string, address: Address): Promise<Facts> {

@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { SystemError } from "../../ffi/errno.ts";
 import {
+  ChangedError,
   ClosedError,
   ConnectionError,
   DeadlineError,
@@ -23,6 +24,7 @@ function cross(error: unknown): Error {
 Deno.test("errors that callers tell apart keep their class, text and code", () => {
   const hinted = new UsageError("Cannot use it", { hint: "use another" });
   const classes = [
+    ChangedError,
     ClosedError,
     ConnectionError,
     DeadlineError,

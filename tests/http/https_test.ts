@@ -62,8 +62,6 @@ Deno.test("openHttps() refuses an object of which it could not tell when it chan
     server.etag = etag;
     await assertRejects(() => openHttps(server.url), UnsupportedError, "a strong ETag or Last-M");
   }
-  server.modified = new Date();
-  await assertRejects(() => openHttps(server.url), UnsupportedError, "try again in a second");
 });
 
 Deno.test("openHttps() asks for the first byte where HEAD is refused, or says too little", async () => {
@@ -110,19 +108,21 @@ Deno.test("a read while the object is replaced shows one version, or fails", asy
 Deno.test("no more than 16 requests are in flight, and as many as that", async () => {
   await using server = new ObjectServer({ size: MIB });
   await using backend = await openHttps(server.url);
-  let now = 0, most = 0;
-  const full = Promise.withResolvers<void>();
+  const held: (() => void)[] = [];
+  let arrived = 0, most = 0;
   server.intercept = async () => {
-    most = Math.max(most, ++now);
-    if (now === 16) full.resolve();
-    await full.promise;
-    now--;
+    await new Promise<void>((resolve) => {
+      most = Math.max(most, held.push(resolve));
+      if (++arrived === 16) held.shift()!();
+    });
     return undefined;
   };
-  const reads = Array.from({ length: 60 }, (_, index) => readBack(backend, index, 1000));
-  for (const [index, bytes] of (await Promise.all(reads)).entries()) {
-    assertEquals(server.pattern.findDifference(bytes, index), -1);
-  }
+  // Whatever is sent at once arrives while the answers go out one by one.
+  const reads = Array.from({ length: 60 }, async (_, index) => {
+    assertEquals(server.pattern.findDifference(await readBack(backend, index, 1000), index), -1);
+    held.shift()?.();
+  });
+  await Promise.all(reads);
   assertEquals(most, 16);
 });
 

@@ -70,8 +70,8 @@ Deno.test("telemap serves, tells of and copies an object by https", async () => 
   try {
     const info = await telemap(["info", object.url, "--json"], env);
     assertEquals(info.err, "");
-    const { size, readOnly } = JSON.parse(info.out);
-    assertEquals([size, readOnly], [object.size, true]);
+    const { size, readOnly, version } = JSON.parse(info.out);
+    assertEquals([size, readOnly, version], [object.size, true, '"1"']);
     await using server = new TelemapProcess(
       ["serve", object.url, "--listen", "telemap://127.0.0.1:0", "--json"],
       env,
