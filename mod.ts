@@ -60,3 +60,10 @@ export {
   mountDirect,
   type MountForm,
 } from "./lib/mount/direct.ts";
+export { type ByteRange, RangeList } from "./lib/userfault/range_list.ts";
+export {
+  type MemoryTracker,
+  trackMemory,
+  type TrackMemoryOptions,
+} from "./lib/userfault/tracked_memory.ts";
+export type { TrackingMethod } from "./lib/userfault/write_tracker.ts";

@@ -33,6 +33,8 @@ export const MADV = {
   DONTFORK: 10,
   HUGEPAGE: 14,
   NOHUGEPAGE: 15,
+  /** Reads every page, so that each is in place (Linux 5.14). */
+  POPULATE_READ: 22,
 } as const;
 
 const symbols = libc({

@@ -46,6 +46,11 @@ export class CompareTracker implements WriteTracker {
     return this.#copy.address;
   }
 
+  /** The copy itself; empty after {@linkcode grow} and once it is disposed of: take it anew. */
+  get copy(): Uint8Array<ArrayBuffer> {
+    return this.#copy.bytes.subarray(0, this.#range.size);
+  }
+
   collect(written: RangeList, from: number): number {
     const to = Math.min(from + Math.max(STEP, this.#range.pageSize), this.#range.size);
     this.#update(from, to);
