@@ -5,6 +5,7 @@
  * @module
  */
 import { close } from "../../ffi/file.ts";
+import { adviseAt, MADV } from "../../ffi/mman.ts";
 import { openUserfault, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
 import { UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
 import { DeadlineError, TelemapError, UsageError } from "../backend/errors.ts";
@@ -32,7 +33,7 @@ export interface PagingOptions {
   tracking?: TrackingMethod | undefined;
 }
 
-/** Memory to page in: whole pages, of which none is in place. */
+/** Memory to page in: whole pages, whose content so far is dropped. */
 export interface PagedRange {
   /** Its first byte. */
   address: number;
@@ -67,6 +68,7 @@ export async function beginPaging(
     const mode = protects ? UFFD_REGISTER.MISSING | UFFD_REGISTER.WP : UFFD_REGISTER.MISSING;
     const { address, length, pageSize } = range;
     new Userfault(fd).register(address, length, mode);
+    adviseAt(address, length, MADV.DONTNEED, "memory that is paged in");
     const regions = [{ address, size: length, offset: 0, pageSize }];
     const gone = Promise.withResolvers<Error | undefined>();
     const served = await host.serveMemory(
