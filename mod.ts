@@ -53,6 +53,11 @@ export {
 } from "./lib/host/copy.ts";
 export { openBackend, type OpenOptions } from "./lib/host/open_backend.ts";
 export { serve, type ServedExport, type ServeOptions, type Server } from "./lib/host/serve.ts";
+export {
+  serveUserfault,
+  type ServeUserfaultOptions,
+  type UserfaultHandler,
+} from "./lib/host/serve_userfault.ts";
 export type { BackendModule, BackendSource, OpenBackend } from "./lib/host/source.ts";
 export {
   type DirectMount,
@@ -60,7 +65,22 @@ export {
   mountDirect,
   type MountForm,
 } from "./lib/mount/direct.ts";
+export {
+  type PagedInMemory,
+  pageInMemory,
+  type PageInMemoryOptions,
+} from "./lib/mount/wasm_memory.ts";
+export type { HandlerLoss } from "./lib/userfault/handler_link.ts";
+export type { UserfaultClientEvent } from "./lib/userfault/listener.ts";
 export { type ByteRange, RangeList } from "./lib/userfault/range_list.ts";
+export {
+  type RegionState,
+  type RegisteredRegion,
+  registerRegion,
+  type RegisterRegionOptions,
+} from "./lib/userfault/register_region.ts";
+export type { UserfaultLoss } from "./lib/userfault/server.ts";
+export type { UserfaultStatistics } from "./lib/userfault/statistics.ts";
 export {
   type MemoryTracker,
   trackMemory,
