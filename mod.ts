@@ -42,8 +42,11 @@ export {
 } from "./lib/backend/errors.ts";
 export { Pattern } from "./lib/backend/pattern.ts";
 export { formatSize, parseSize } from "./lib/backend/size.ts";
+export type { MemoryChoice } from "./lib/device/attach.ts";
 export type { DeviceChoice, DeviceKind, Probe } from "./lib/device/device.ts";
+export type { PagingOptions } from "./lib/device/paging.ts";
 export { probeHost, sweepStale } from "./lib/device/probe.ts";
+export type { UserfaultOptions } from "./lib/device/userfault.ts";
 export { compareBackends, type CompareOptions } from "./lib/host/compare.ts";
 export {
   copyBackend,
@@ -51,6 +54,7 @@ export {
   type CopyProgress,
   type CopyResult,
 } from "./lib/host/copy.ts";
+export type { MemoryStatistics } from "./lib/host/protocol.ts";
 export { openBackend, type OpenOptions } from "./lib/host/open_backend.ts";
 export { serve, type ServedExport, type ServeOptions, type Server } from "./lib/host/serve.ts";
 export {
