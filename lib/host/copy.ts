@@ -5,7 +5,7 @@
  */
 import { type Backend, extentsOf, writeZeroes } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
-import { isZero } from "../rpc/zeroes.ts";
+import { isZero } from "../backend/zeroes.ts";
 import { compareBackends } from "./compare.ts";
 import { commonAlignment, type Piece, piecesOf, workThrough } from "./copy_pieces.ts";
 

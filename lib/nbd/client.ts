@@ -6,6 +6,7 @@
  */
 import { type Backend, checkRange, checkWritable, type Extent } from "../backend/backend.ts";
 import { appendExtent } from "../backend/extents.ts";
+import { FlushLedger } from "../backend/flush_ledger.ts";
 import { settleAll } from "../backend/settle.ts";
 import { ClosedError, IntegrityError, UsageError } from "../backend/errors.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
@@ -15,7 +16,6 @@ import { Link, type LinkOptions } from "./client_link.ts";
 import { type NegotiatedExport, type OpenExport, openExport } from "./client_open.ts";
 import { ClientRequest } from "./client_request.ts";
 import { COMMAND, COMMAND_FLAG, FLAG, LIMIT } from "./constants.ts";
-import { FlushLedger } from "./flush_ledger.ts";
 
 /** How {@linkcode connectNbd} connects, and what happens when the server is slow or gone. */
 export interface NbdClientOptions {

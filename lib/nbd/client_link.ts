@@ -23,12 +23,12 @@ import {
   UnsupportedError,
   UsageError,
 } from "../backend/errors.ts";
+import type { FlushLedger } from "../backend/flush_ledger.ts";
 import { ClientConnection, IN_FLIGHT_LIMIT } from "./client_connection.ts";
 import { answeredError, lateError, lostWritesError } from "./client_error.ts";
 import type { OpenExport } from "./client_open.ts";
 import type { ClientRequest } from "./client_request.ts";
 import { COMMAND, NBD_ERROR } from "./constants.ts";
-import type { FlushLedger } from "./flush_ledger.ts";
 
 /** How a link behaves; times in milliseconds. */
 export interface LinkOptions {

@@ -7,8 +7,8 @@ import { type Awaitable, type Backend, checkRange, checkWritable } from "../back
 import type { Extent, ZeroOptions } from "../backend/backend.ts";
 import { ClosedError, IntegrityError, RemoteError, UsageError } from "../backend/errors.ts";
 import { appendExtent } from "../backend/extents.ts";
+import { FlushLedger } from "../backend/flush_ledger.ts";
 import { settleAll } from "../backend/settle.ts";
-import { FlushLedger } from "../nbd/flush_ledger.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { CompressionMode } from "./compression.ts";

@@ -12,7 +12,8 @@ import {
   type TelemapError,
   UnsupportedError,
 } from "../backend/errors.ts";
-import type { FlushLedger } from "../nbd/flush_ledger.ts";
+import type { FlushLedger } from "../backend/flush_ledger.ts";
+import { isZero } from "../backend/zeroes.ts";
 import { contentChecksum } from "./checksum.ts";
 import { compress, type CompressionChoice, decompress } from "./compression.ts";
 import type { WireConnection } from "./connection.ts";
@@ -30,7 +31,6 @@ import {
   REPLY,
   TYPE,
 } from "./wire.ts";
-import { isZero } from "./zeroes.ts";
 
 const NOTHING = new Uint8Array(0);
 

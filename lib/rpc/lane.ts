@@ -11,9 +11,9 @@ import {
   ProtocolError,
   type TelemapError,
 } from "../backend/errors.ts";
+import type { FlushLedger } from "../backend/flush_ledger.ts";
 import type { Address } from "../net/address.ts";
 import type { Reactor } from "../net/reactor.ts";
-import type { FlushLedger } from "../nbd/flush_ledger.ts";
 import { CompressionChoice, type CompressionMode } from "./compression.ts";
 import { WireConnection } from "./connection.ts";
 import { Exchange } from "./exchange.ts";

@@ -14,6 +14,7 @@ import {
   writeZeroes,
 } from "../backend/backend.ts";
 import { errorCode, ProtocolError, ReadOnlyError, UnsupportedError } from "../backend/errors.ts";
+import { isZero } from "../backend/zeroes.ts";
 import type { Channel, Slot } from "../net/channel.ts";
 import { contentChecksum } from "./checksum.ts";
 import { compress, decompress } from "./compression.ts";
@@ -31,7 +32,6 @@ import {
   REPLY,
   TYPE,
 } from "./wire.ts";
-import { isZero } from "./zeroes.ts";
 
 /** The backend is asked for the extents of this many bytes at a time, so many times a request. */
 const EXTENTS_STEP = 1 << 30, EXTENTS_STEPS = 1024;
