@@ -15,7 +15,7 @@ import {
   UnsupportedError,
   UsageError,
 } from "../mod.ts";
-import { fileUrl } from "../lib/backend/local_url.ts";
+import { fileUrl } from "../lib/backend/file_url.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { type Speed, speedTable, timeRandomReads, timeReading, timeWriting } from "./demo_speed.ts";
 import { startServer } from "./demo_server.ts";

@@ -12,7 +12,7 @@ import { type Awaitable, type Backend, checkRange, type Extent } from "./backend
 import type { SharedBackend, ZeroOptions } from "./backend.ts";
 import { DiskFile, isVolatile, shrunk, syncDirectory } from "./disk_file.ts";
 import { ClosedError, ReadOnlyError, UnsupportedError, UsageError } from "./errors.ts";
-import { fileUrl } from "./local_url.ts";
+import { fileUrl } from "./file_url.ts";
 
 /** How {@linkcode openFile} opens. */
 export interface OpenFileOptions {

@@ -66,12 +66,6 @@ export function parseLocalUrl(url: URL | string): LocalStore | undefined {
   }
 }
 
-/** The URL that {@linkcode parseLocalUrl} reads as a file at an absolute path. */
-export function fileUrl(file: { path: string; size: number; readOnly: boolean }): string {
-  const path = file.path.split("/").map(encodeURIComponent).join("/");
-  return `file://${path}?size=${file.size}${file.readOnly ? "&readonly" : ""}`;
-}
-
 /** The path after the scheme, with an empty authority or none; relative where it has no slash first. */
 function parsePath(url: string, rest: string): string {
   const authority = /^\/\/([^/]*)/.exec(rest);

@@ -1,7 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { UsageError } from "./errors.ts";
-import { fileUrl, parseLocalUrl } from "./local_url.ts";
+import { fileUrl } from "./file_url.ts";
+import { parseLocalUrl } from "./local_url.ts";
 
 Deno.test("every form of a local URL is taken apart", () => {
   const GIB = 2 ** 30;

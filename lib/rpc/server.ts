@@ -6,23 +6,11 @@
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { ERRNO } from "../../ffi/errno.ts";
-import type { Backend } from "../backend/backend.ts";
 import type { Channel } from "../net/channel.ts";
+import type { WireExport } from "./export.ts";
 import type { ClientHello, Refusal } from "./hello.ts";
-import { WireSession } from "./session.ts";
+import { type Admission, WireSession } from "./session.ts";
 import { LIMIT } from "./wire.ts";
-
-/** What a client may connect to. */
-export interface WireExport {
-  /** The region. */
-  backend: Backend;
-  /** Refuse writes, also where the backend takes them. */
-  readOnly: boolean;
-  /** 16 bytes that stay the same as long as this is the same region. */
-  region: Uint8Array;
-  /** 16 bytes that change whenever writes that were not flushed may have been lost. */
-  instance: Uint8Array;
-}
 
 /** How a {@linkcode WireServer} serves. */
 export interface WireServerOptions {
@@ -41,14 +29,10 @@ export interface WireServerOptions {
 }
 
 /** Serves exports to any number of connections; sessions are fenced across all of them. */
-export class WireServer {
-  /** As in the options. */
+export class WireServer implements Admission {
   readonly helloMs: number;
-  /** As in the options. */
   readonly wrongTokenMs: number;
-  /** As in the options. */
   readonly payloadMax: number;
-  /** As in the options. */
   readonly inFlightMax: number;
   readonly #lookup: (name: string) => WireExport | undefined;
   readonly #tokenDigest: Uint8Array | undefined;
@@ -70,13 +54,11 @@ export class WireServer {
     return new WireSession(channel, this);
   }
 
-  /** Whether a client shows the right token; takes as long for any wrong one. */
   admits(hello: ClientHello): boolean {
     return this.#tokenDigest === undefined ||
       timingSafeEqual(digest(hello.token), this.#tokenDigest);
   }
 
-  /** What the client asks for. */
   find(hello: ClientHello): WireExport | Refusal {
     const found = this.#lookup(hello.name);
     if (found !== undefined) return found;
@@ -84,11 +66,6 @@ export class WireServer {
     return { code: ERRNO.ENOENT, message: `There is no export named ${name}` };
   }
 
-  /**
-   * Puts a connection in the place of the older one of its session and lane, and calls `ready` when
-   * nothing of that one can change the region any more. Answers false for a connection that is
-   * older itself.
-   */
   join(hello: ClientHello, session: WireSession, ready: () => void): boolean {
     const key = keyOf(hello);
     const before = this.#connected.get(key);
@@ -99,7 +76,6 @@ export class WireServer {
     return true;
   }
 
-  /** A connection that joined is over. */
   leave(hello: ClientHello, session: WireSession): void {
     const key = keyOf(hello);
     if (this.#connected.get(key) === session) this.#connected.delete(key);

@@ -7,6 +7,7 @@
 import { ERRNO } from "../../ffi/errno.ts";
 import { ProtocolError } from "../backend/errors.ts";
 import type { Channel, Protocol } from "../net/channel.ts";
+import type { WireExport } from "./export.ts";
 import {
   type ClientHello,
   commonVersion,
@@ -17,7 +18,6 @@ import {
   helloLength,
   type Refusal,
 } from "./hello.ts";
-import type { WireExport, WireServer } from "./server.ts";
 import { Transmission } from "./transmission.ts";
 import {
   encodeFrame,
@@ -30,10 +30,34 @@ import {
   VERSION,
 } from "./wire.ts";
 
-/** See the module. Made by {@linkcode WireServer.accept}. */
+/** Who may connect, to what, and in whose place: what the connections of a server share. */
+export interface Admission {
+  /** How long a client may take for its hello, in ms. */
+  readonly helloMs: number;
+  /** How long a wrong token waits for its refusal, in ms. */
+  readonly wrongTokenMs: number;
+  /** Bytes of the largest payload. */
+  readonly payloadMax: number;
+  /** Requests in flight on one connection. */
+  readonly inFlightMax: number;
+  /** Whether a client shows the right token; takes as long for any wrong one. */
+  admits(hello: ClientHello): boolean;
+  /** What the client asks for. */
+  find(hello: ClientHello): WireExport | Refusal;
+  /**
+   * Puts a connection in the place of the older one of its session and lane, and calls `ready` when
+   * nothing of that one can change the region any more. Answers false for a connection that is
+   * older itself.
+   */
+  join(hello: ClientHello, session: WireSession, ready: () => void): boolean;
+  /** A connection that joined is over. */
+  leave(hello: ClientHello, session: WireSession): void;
+}
+
+/** See the module. Made by `WireServer.accept`. */
 export class WireSession implements Protocol {
   readonly #channel: Channel;
-  readonly #server: WireServer;
+  readonly #admission: Admission;
   readonly #cancelDeadline: () => void;
   #hello: ClientHello | undefined;
   #transmission: Transmission | undefined;
@@ -46,10 +70,10 @@ export class WireSession implements Protocol {
   #onceOver: (() => void)[] = [];
 
   /** Waits for a hello on `channel`. */
-  constructor(channel: Channel, server: WireServer) {
+  constructor(channel: Channel, admission: Admission) {
     this.#channel = channel;
-    this.#server = server;
-    this.#cancelDeadline = channel.deadline(server.helloMs, () => {
+    this.#admission = admission;
+    this.#cancelDeadline = channel.deadline(admission.helloMs, () => {
       this.#refuse({ code: ERRNO.ETIMEDOUT, message: "The hello did not come in time" });
       channel.flush();
     });
@@ -118,19 +142,19 @@ export class WireSession implements Protocol {
   #admit(hello: ClientHello): void {
     // Whoever is not welcome yet gets nothing read.
     this.#channel.pause();
-    if (!this.#server.admits(hello)) {
+    if (!this.#admission.admits(hello)) {
       const message = hello.token === "" ? "A token is needed" : "The token is wrong";
-      this.#channel.deadline(this.#server.wrongTokenMs, () => {
+      this.#channel.deadline(this.#admission.wrongTokenMs, () => {
         this.#refuse({ code: ERRNO.EACCES, message });
         this.#channel.flush();
       });
       return;
     }
     if ((hello.features & FEATURE.CRC32) === 0) throw new ProtocolError("No checksum in common");
-    const found = this.#server.find(hello);
+    const found = this.#admission.find(hello);
     if ("code" in found) return this.#refuse(found);
     this.#joining = true;
-    if (!this.#server.join(hello, this, () => this.#welcome(hello, found))) {
+    if (!this.#admission.join(hello, this, () => this.#welcome(hello, found))) {
       this.#joining = false;
       this.#refuse({ code: ERRNO.ESTALE, message: "A later connection took this one's place" });
     }
@@ -143,8 +167,8 @@ export class WireSession implements Protocol {
     const readOnly = target.readOnly || backend.readOnly;
     const features = hello.features & (FEATURE.CRC32 | FEATURE.ZSTD);
     const limits = {
-      payloadMax: Math.min(hello.payloadMax, this.#server.payloadMax),
-      inFlightMax: Math.min(hello.inFlightMax, this.#server.inFlightMax),
+      payloadMax: Math.min(hello.payloadMax, this.#admission.payloadMax),
+      inFlightMax: Math.min(hello.inFlightMax, this.#admission.inFlightMax),
     };
     const { size, blockSize, durable } = backend;
     const version = VERSION.MAX;
@@ -167,7 +191,7 @@ export class WireSession implements Protocol {
     if (this.#joining || this.#transmission?.changing === true) return;
     for (const over of this.#onceOver.splice(0)) over();
     // A connection that is gone keeps its place until nothing of it can change the region.
-    if (this.#closed && this.#hello !== undefined) this.#server.leave(this.#hello, this);
+    if (this.#closed && this.#hello !== undefined) this.#admission.leave(this.#hello, this);
   }
 
   #refuse(refusal: Refusal, error?: Error): void {

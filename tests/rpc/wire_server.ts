@@ -6,7 +6,8 @@
  */
 import type { Backend } from "../../lib/backend/backend.ts";
 import { StreamChannel } from "../../lib/net/stream_channel.ts";
-import { type WireExport, WireServer, type WireServerOptions } from "../../lib/rpc/server.ts";
+import type { WireExport } from "../../lib/rpc/export.ts";
+import { WireServer, type WireServerOptions } from "../../lib/rpc/server.ts";
 import type { WireSession } from "../../lib/rpc/session.ts";
 
 /** How {@linkcode TestWireServer.start} serves. */
