@@ -111,9 +111,9 @@ export class PageInstaller implements Disposable {
   /** Copies from `source`, or maps the zero page where that is -1, until all pages are in place. */
   #fill(region: PagedRegion, from: number, to: number, source: number): Installed {
     const { pageSize } = region;
-    let page = from;
+    let page = from, most = to - from;
     while (page < to) {
-      const address = region.addressOf(page), length = (to - page) * pageSize;
+      const address = region.addressOf(page), length = Math.min(to - page, most) * pageSize;
       const result = source < 0
         ? this.#uffd.zeroPage(address, length)
         : this.#uffd.copy(address, source + (page - from) * pageSize, length, this.#mode);
@@ -124,8 +124,15 @@ export class PageInstaller implements Disposable {
           region.settle(page, page + result / pageSize);
           page += result / pageSize;
           break;
-        case "present":
         case "unmapped":
+          // The run may lie in several mappings, as where its process changed a part of it: each
+          // page is for itself then.
+          if (length > pageSize) {
+            most = 1;
+            break;
+          }
+          // falls through
+        case "present":
           // Whoever waits finds the page, or that there is none any more.
           region.settle(page, page + 1);
           this.#uffd.wake(address, pageSize);
