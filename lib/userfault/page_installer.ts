@@ -121,7 +121,7 @@ export class PageInstaller implements Disposable {
         case "done":
         case "short":
           this.#count(source < 0, result / pageSize);
-          region.settle(page, page + result / pageSize);
+          region.fill(page, page + result / pageSize);
           page += result / pageSize;
           break;
         case "unmapped":

@@ -123,7 +123,13 @@ export class PagedRegion implements MemoryRegion {
     }
   }
 
-  /** `[from, to)` is in place. */
+  /** `[from, to)` got its content, also where it was poisoned. */
+  fill(from: number, to: number): void {
+    this.settle(from, to);
+    this.#poisoned?.deleteRange(from, to);
+  }
+
+  /** `[from, to)` is in place, whoever put it there. */
   settle(from: number, to: number): void {
     this.#taken.addRange(from, to);
     this.#present.addRange(from, to);

@@ -87,6 +87,27 @@ Deno.test("PagedRegion bounds a run by what somebody has taken", () => {
   assertEquals(many.nextAbsent(85), 100);
 });
 
+Deno.test("PagedRegion reads around what is poisoned, until that has its content", () => {
+  const eight = region(8);
+  const readable = () => {
+    const runs: [number, number][] = [];
+    for (let at = 100; at < 8 * PAGE - 50;) {
+      const to = eight.readableTo(at, 8 * PAGE - 50);
+      if (to > at) runs.push([at, to]);
+      at = to > at ? to : (Math.floor(at / PAGE) + 1) * PAGE;
+    }
+    return runs;
+  };
+  eight.settle(0, 8);
+  assertEquals(readable(), [[100, 8 * PAGE - 50]]);
+  for (const page of [2, 3, 7]) eight.poison(page);
+  assertEquals(readable(), [[100, 2 * PAGE], [4 * PAGE, 7 * PAGE]]);
+  assert(eight.isPresent(3));
+  eight.settle(3, 4);
+  eight.fill(2, 3);
+  assertEquals(readable(), [[100, 3 * PAGE], [4 * PAGE, 7 * PAGE]]);
+});
+
 const CHANGES = ["beginUrgent", "beginAhead", "giveUpUrgent", "giveUpAhead", "settle"] as const;
 
 Deno.test("PagedRegion is absent, ahead, urgent or present, as a model says", () => {

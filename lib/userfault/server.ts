@@ -12,8 +12,9 @@
  */
 import { EPOLL } from "../../ffi/epoll.ts";
 import { UFFD_EVENT, UFFD_FAULT, UserfaultMessages } from "../../ffi/userfault_messages.ts";
-import { Userfault } from "../../ffi/userfaultfd.ts";
+import { fillOutcome, Userfault } from "../../ffi/userfaultfd.ts";
 import type { Backend } from "../backend/backend.ts";
+import { DeadlineError } from "../backend/errors.ts";
 import type { Deadline, Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
 import { checkedLayout, type MemoryRegion } from "./layout.ts";
@@ -86,6 +87,8 @@ export class UserfaultServer {
   readonly #atOnce: boolean;
   /** Runs that threads may wait for, which are read or will be tried again. */
   #owed = 0;
+  /** Whether serving ended while threads may wait. */
+  #failed = false;
   #closed = false;
 
   /**
@@ -110,7 +113,7 @@ export class UserfaultServer {
       const base = Math.max(faultAround, region.pageSize);
       return new PagedRegion(region, base, Math.max(base, most));
     });
-    this.#urgentBytes = Math.max(faultAround, this.#regions[0]!.pageSize);
+    this.#urgentBytes = faultAround;
     this.#losses = new LossLog(options.log ?? console.warn);
     this.#reader = new PageReader(backend, pool);
     this.#uffd = new Userfault(fd);
@@ -121,7 +124,7 @@ export class UserfaultServer {
 
   /** Whether some thread may wait for a page whose content has not come. */
   get owes(): boolean {
-    return this.#owed > 0;
+    return this.#owed > 0 || this.#failed;
   }
 
   /** What {@linkcode MemoryRegion}s are served, by ascending address. */
@@ -158,10 +161,15 @@ export class UserfaultServer {
    * Serves nothing more and closes the descriptor. Where no other copy of that is open, the kernel
    * lets missing pages read as zeroes from then on: unmap the memory before.
    */
-  close(error?: Error): void {
-    if (this.#closed) return;
-    this.#end(error);
+  close(): void {
+    this.#end(undefined);
     this.#uffd[Symbol.dispose]();
+  }
+
+  /** Nothing can be served any more. The descriptor stays open, so that nobody reads zeroes. */
+  #fail(error: Error): void {
+    this.#failed = true;
+    this.#end(error);
   }
 
   #end(error: Error | undefined): void {
@@ -181,7 +189,7 @@ export class UserfaultServer {
         if (count < MESSAGES_A_READ) return;
       }
     } catch (error) {
-      this.close(error instanceof Error ? error : new Error(`${error}`));
+      this.#fail(error instanceof Error ? error : new Error(`${error}`));
     }
   }
 
@@ -224,7 +232,7 @@ export class UserfaultServer {
     window.next(page);
     const from = region.absentFrom(page, window.from);
     const to = region.absentTo(page, window.to);
-    const urgent = this.#urgentBytes / region.pageSize;
+    const urgent = Math.max(this.#urgentBytes / region.pageSize, 1);
     if (this.#atOnce || to - from <= urgent) return this.#pull(region, from, to, page);
     const nearFrom = page + 1 === to ? to - urgent : from;
     const nearTo = nearFrom + urgent;
@@ -242,11 +250,16 @@ export class UserfaultServer {
   #pull(region: PagedRegion, from: number, to: number, page: number, attempt = 1): void {
     region.beginUrgent(from, to);
     this.#owed++;
-    const late = this.#poisonLate(region, from, to, page);
+    let isOwed = true;
     const over = () => {
-      this.#owed--;
+      if (isOwed) this.#owed--;
+      isOwed = false;
       if (late !== undefined) this.#reactor.cancelDeadline(late);
     };
+    const late = this.#poisonLate((error) => {
+      over();
+      this.#lost(region, from, to, page, error, attempt);
+    });
     this.#read(region, from, to, (error) => {
       over();
       this.#lost(region, from, to, page, error, attempt);
@@ -256,15 +269,13 @@ export class UserfaultServer {
     });
   }
 
-  #poisonLate(
-    region: PagedRegion,
-    from: number,
-    to: number,
-    page: number,
-  ): Deadline | undefined {
+  /** Lets a read go that takes too long, where that was asked for. */
+  #poisonLate(poison: (why: Error) => void): Deadline | undefined {
     const { onLoss, lossMs = LOSS_MS } = this.#options;
     if (onLoss !== "poison" || this.#atOnce) return undefined;
-    return this.#later(lossMs, () => this.#poison(region, from, to, page));
+    return this.#later(lossMs, () => {
+      poison(new DeadlineError(`The backend did not answer within ${lossMs} ms`));
+    });
   }
 
   /** Pulls pages that nobody waits for; `done` tells whether that went well. */
@@ -346,7 +357,7 @@ export class UserfaultServer {
       case "full":
         return this.#lost(region, from, to, from, error, 1);
       case "failed":
-        return this.close(error);
+        return this.#fail(error!);
     }
   }
 
@@ -371,8 +382,13 @@ export class UserfaultServer {
   /** Who touches `page` gets SIGBUS, now and later; who waits for others of the run asks again. */
   #poison(region: PagedRegion, from: number, to: number, page: number): void {
     if (region.isPresent(page)) return;
-    this.#uffd.poison(region.addressOf(page), region.pageSize);
-    region.poison(page);
+    const result = this.#uffd.poison(region.addressOf(page), region.pageSize);
+    if (fillOutcome(result, region.pageSize) === "changing") {
+      return void this.#later(CHANGING_MS, () => this.#poison(region, from, to, page));
+    }
+    // Any other failure means that the page is there by now, or gone.
+    if (result < 0) region.settle(page, page + 1);
+    else region.poison(page);
     region.giveUpUrgent(from, to);
     this.#uffd.wake(region.addressOf(from), (to - from) * region.pageSize);
   }
