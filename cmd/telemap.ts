@@ -15,6 +15,7 @@ import { info } from "./info.ts";
 import { mount } from "./mount.ts";
 import { HELP_REQUEST, parseCommandLine } from "./parse.ts";
 import { serve } from "./serve.ts";
+import { uffd } from "./uffd.ts";
 import { version } from "./version.ts";
 
 /** All commands, in the order in which help lists them. */
@@ -22,6 +23,7 @@ export const COMMANDS: readonly Command[] = [
   doctor,
   serve,
   mount,
+  uffd,
   copy,
   info,
   demo,

@@ -23,6 +23,8 @@ const PACKAGES: readonly Package[] = [
   { name: "fuse3", need: "fusermount3", sets: ["device"] },
   { name: "mount", need: "losetup", sets: ["device", "vm"] },
   { name: "sqlite3", need: "sqlite3", sets: ["device"] },
+  { name: "gcc", need: "gcc", sets: ["unit", "device"] },
+  { name: "libc6-dev", need: "/usr/include/stdio.h", sets: ["unit", "device"] },
   { name: "fish", need: "fish", sets: ["peers"] },
   { name: "fio", need: "fio", sets: ["device", "peers"] },
   { name: "libnbd-bin", need: "nbdinfo", sets: ["peers"] },

@@ -53,6 +53,11 @@ export class TelemapProcess implements AsyncDisposable {
     this.#errors = new Response(this.#child.stderr).text();
   }
 
+  /** Its process id. */
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   /** The next event. Throws, with what it said on standard error, where it ended. */
   async next(): Promise<Event> {
     const { value, done } = await this.#lines.read();

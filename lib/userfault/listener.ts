@@ -44,7 +44,7 @@ export type UserfaultClientEvent =
 
 /** How the memory of clients is paged in. */
 export interface UserfaultClientOptions
-  extends Pick<UserfaultServerOptions, "faultAround" | "onLoss"> {
+  extends Pick<UserfaultServerOptions, "faultAround" | "onLoss" | "lossMs"> {
   /** How long a client may take to hand its userfaultfd over, in ms. */
   handshakeMs: number;
   /** Clients at a time. */
@@ -121,6 +121,7 @@ export class UserfaultListener {
           regions: handoff.regions,
           faultAround: this.#options.faultAround,
           onLoss: this.#options.onLoss,
+          lossMs: this.#options.lossMs,
           onDetached,
         }),
       onEnd: () => this.#clients.delete(client),
