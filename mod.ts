@@ -54,7 +54,7 @@ export {
   type CopyProgress,
   type CopyResult,
 } from "./lib/host/copy.ts";
-export type { MemoryStatistics } from "./lib/host/protocol.ts";
+export type { MemoryStatistics } from "./lib/host/memory_statistics.ts";
 export { openBackend, type OpenOptions } from "./lib/host/open_backend.ts";
 export { serve, type ServedExport, type ServeOptions, type Server } from "./lib/host/serve.ts";
 export {

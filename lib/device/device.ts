@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { MemoryStatistics } from "../host/protocol.ts";
+import type { MemoryStatistics } from "../host/memory_statistics.ts";
 
 /** The kinds of device: all put a region at a path, but `userfault`, which makes it memory. */
 export type DeviceKind = "nbd" | "fuse" | "loop" | "userfault";
@@ -16,7 +16,7 @@ export type DeviceChoice = DeviceKind | "auto";
 export interface DeviceMemory {
   /** The bytes; empty once the device is detached. */
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** Writes what was written to the bytes before to the backend, and does not flush that. */
+  /** Writes what was written to the bytes before to the backend, which the host has to flush then. */
   push(): Promise<void>;
   /** What was counted so far. */
   statistics(): Promise<MemoryStatistics>;

@@ -39,6 +39,8 @@ export interface PagedRange {
   address: number;
   /** Bytes. */
   length: number;
+  /** Where its content begins in the backend. */
+  offset: number;
   /** Bytes of a page of it. */
   pageSize: number;
 }
@@ -47,9 +49,9 @@ const FAULT_AROUND_MAX = 16 << 20;
 const SMALL_PAGE_MAX = 65536;
 
 /**
- * Begins to page a host's backend in, from its first byte on.
+ * Begins to page a host's backend in.
  *
- * @throws {UsageError} `faultAround` is not whole pages.
+ * @throws {UsageError} `faultAround` is not whole pages, or `lossMs` no time.
  * @throws {SystemError} userfaultfd is not permitted (EPERM: vm.unprivileged_userfaultfd, or access to
  * /dev/userfaultfd); nothing is left behind then.
  * @throws {UserfaultFeatureError} the kernel lacks what the options need.
@@ -61,15 +63,16 @@ export async function beginPaging(
 ): Promise<Paging> {
   const { readOnly, faultAround, prefetch, onLoss, lossMs } = options;
   checkFaultAround(faultAround, range.pageSize);
+  checkLossMs(lossMs);
   const tracking = readOnly ? undefined : options.tracking ?? bestTracking();
   const { fd } = openUserfault({ required: featuresFor(range, options, tracking) });
   try {
     const protects = tracking === "async-wp" || tracking === "wp-faults";
     const mode = protects ? UFFD_REGISTER.MISSING | UFFD_REGISTER.WP : UFFD_REGISTER.MISSING;
-    const { address, length, pageSize } = range;
+    const { address, length, offset, pageSize } = range;
     new Userfault(fd).register(address, length, mode);
     adviseAt(address, length, MADV.DONTNEED, "memory that is paged in");
-    const regions = [{ address, size: length, offset: 0, pageSize }];
+    const regions = [{ address, size: length, offset, pageSize }];
     const gone = Promise.withResolvers<Error | undefined>();
     const served = await host.serveMemory(
       fd,
@@ -81,6 +84,13 @@ export async function beginPaging(
     close(fd);
     throw error;
   }
+}
+
+function checkLossMs(lossMs: number | undefined): void {
+  if (lossMs === undefined || (lossMs > 0 && Number.isFinite(lossMs))) return;
+  throw new UsageError(`Cannot wait ${lossMs} ms for a page`, {
+    hint: "give milliseconds over 0, or wait for as long as it takes",
+  });
 }
 
 function checkFaultAround(faultAround: number | undefined, page: number): void {
@@ -130,27 +140,28 @@ export class Paging {
     this.gone = gone;
   }
 
+  /** Throws {@linkcode TelemapError}, EBUSY, where a thread waits for a page. */
+  async checkIdle(): Promise<void> {
+    if (!(await this.served.statistics()).owes) return;
+    throw new TelemapError("EBUSY", "Cannot let go of memory that a thread waits for", {
+      hint: "its backend does not answer; close again when it does",
+    });
+  }
+
   /**
    * Ends the paging for memory that nobody touches any more, so that it may be unmapped before
    * {@linkcode close}.
    *
-   * @throws {TelemapError} EBUSY: a thread waits for a page. Unmapping would end the process under
-   * it, and closing would show it zeroes; so all stays as it is, and may be released again.
-   * @throws {DeadlineError} the same with `force`: then the thread waits until the process ends.
+   * @throws {DeadlineError} a thread waits for a page. Unmapping would end the process under it, and
+   * closing would show it zeroes: so it waits until the process ends.
    */
-  async release(options: { force: boolean }): Promise<void> {
-    if (!options.force && (await this.served.statistics()).owes) {
-      throw new TelemapError("EBUSY", "Cannot let go of memory that a thread waits for", {
-        hint: "its backend does not answer; close again when it does",
-      });
-    }
+  async release(): Promise<void> {
     const { owes } = await this.served.release();
     this.#released = !owes;
-    if (owes) {
-      throw new DeadlineError("Cannot let go of memory that a thread waits for", {
-        hint: "its backend does not answer; the memory stays mapped, and the thread waits",
-      });
-    }
+    if (!owes) return;
+    throw new DeadlineError("Cannot let go of memory that a thread waits for", {
+      hint: "its backend does not answer; the memory stays mapped, and the thread waits",
+    });
   }
 
   /** Ends the paging of memory of which every page is in place, and which may be used on. */

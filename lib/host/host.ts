@@ -6,7 +6,7 @@
  */
 import { EventFd } from "../../ffi/epoll.ts";
 import type { Backend } from "../backend/backend.ts";
-import { ClosedError } from "../backend/errors.ts";
+import { ClosedError, UsageError } from "../backend/errors.ts";
 import { exposeBackend } from "./port.ts";
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type {
@@ -17,8 +17,8 @@ import type {
   ListenOptions,
   ListenProtocol,
   MemoryOptions,
-  MemoryStatistics,
 } from "./protocol.ts";
+import type { MemoryStatistics } from "./memory_statistics.ts";
 import { unpackError } from "./remote_error.ts";
 import { type BackendSource, isBackend, portable, type PortableSource } from "./source.ts";
 
@@ -50,6 +50,7 @@ export class BackendHost implements AsyncDisposable {
   /** Settles when the Worker is gone; with the error, if it was not closed but failed. */
   readonly ended: Promise<Error | undefined>;
   readonly #link: WorkerLink;
+  readonly #source: PortableSource;
   readonly #detached = new Map<number, (error: Error | undefined) => void>();
   readonly #clients = new Map<number, (event: UserfaultClientEvent) => void>();
   #closing: Promise<void> | undefined;
@@ -60,21 +61,26 @@ export class BackendHost implements AsyncDisposable {
    */
   static async start(source: BackendSource, options: HostOptions = {}): Promise<BackendHost> {
     const link = new WorkerLink();
+    return await BackendHost.#open(link, ...movable(source, options, link));
+  }
+
+  static async #open(
+    link: WorkerLink,
+    source: PortableSource,
+    transfer: Transferable[],
+  ): Promise<BackendHost> {
     try {
-      const [there, transfer] = movable(source, options, link);
-      const { facts } = await link.call(
-        { command: "open", source: there, wakeFd: link.wakeFd },
-        transfer,
-      );
-      return new BackendHost(link, facts!);
+      const { facts } = await link.call({ command: "open", source, wakeFd: link.wakeFd }, transfer);
+      return new BackendHost(link, source, facts!);
     } catch (error) {
       link.terminate();
       throw error;
     }
   }
 
-  private constructor(link: WorkerLink, facts: BackendFacts) {
+  private constructor(link: WorkerLink, source: PortableSource, facts: BackendFacts) {
     this.#link = link;
+    this.#source = source;
     this.facts = facts;
     link.onDetached = (fd, error) => {
       this.#detached.get(fd)?.(error);
@@ -88,6 +94,22 @@ export class BackendHost implements AsyncDisposable {
       for (const detached of this.#detached.values()) detached(error);
       this.#detached.clear();
     };
+  }
+
+  /**
+   * Opens the same bytes in one more Worker, to be closed before this one.
+   *
+   * @throws {UsageError} for a module or a Backend object that does not share its bytes.
+   */
+  async startAnother(): Promise<BackendHost> {
+    const { shared } = this.facts;
+    const source: PortableSource = shared === undefined ? this.#source : { kind: "shared", shared };
+    if (source.kind === "url" || source.kind === "shared") {
+      return await BackendHost.#open(new WorkerLink(), source, []);
+    }
+    throw new UsageError("Cannot open this backend in several Workers", {
+      hint: "give a URL, or a backend that has share()",
+    });
   }
 
   /** Opens one more backend in the Worker, for whoever connects to what listens afterwards. */

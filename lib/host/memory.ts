@@ -13,7 +13,8 @@ import { PagePusher } from "../userfault/page_pusher.ts";
 import type { PagedRegion } from "../userfault/paged_region.ts";
 import { UserfaultServer } from "../userfault/server.ts";
 import type { TrackingMethod, WriteTracker } from "../userfault/write_tracker.ts";
-import type { MemoryOptions, MemoryStatistics } from "./protocol.ts";
+import type { MemoryStatistics } from "./memory_statistics.ts";
+import type { MemoryOptions } from "./protocol.ts";
 
 interface Served {
   server: UserfaultServer;

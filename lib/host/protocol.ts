@@ -7,8 +7,9 @@
  */
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { UserfaultServerOptions } from "../userfault/server.ts";
-import type { UserfaultStatistics } from "../userfault/statistics.ts";
+import type { MemoryStatistics } from "./memory_statistics.ts";
 import type { TrackingMethod } from "../userfault/write_tracker.ts";
+import type { SharedBackend } from "../backend/backend.ts";
 import type { PortableError } from "./remote_error.ts";
 import type { PortableSource } from "./source.ts";
 
@@ -18,6 +19,8 @@ export interface BackendFacts {
   blockSize: number;
   durable: boolean;
   readOnly: boolean;
+  /** How another Worker opens the same bytes; missing where it cannot, or has to do it by URL. */
+  shared?: SharedBackend | undefined;
 }
 
 /** The protocol that is spoken on a listening socket. */
@@ -50,12 +53,6 @@ export type MemoryOptions =
     /** How writes are noticed; missing where there are none. */
     tracking: TrackingMethod | undefined;
   };
-
-/** What is known of memory that is paged in. */
-export interface MemoryStatistics extends UserfaultStatistics {
-  /** Whether some thread waits for a page. */
-  owes: boolean;
-}
 
 /** To the Worker. `id` comes back in the answer. */
 export type HostCommand =

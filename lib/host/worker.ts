@@ -21,13 +21,8 @@ import {
 import { HostedMemory } from "./memory.ts";
 import { Listener, type Offer } from "./listener.ts";
 import { openPortable } from "./open_backend.ts";
-import type {
-  BackendFacts,
-  ExportOptions,
-  HostCommand,
-  HostMessage,
-  MemoryStatistics,
-} from "./protocol.ts";
+import type { BackendFacts, ExportOptions, HostCommand, HostMessage } from "./protocol.ts";
+import type { MemoryStatistics } from "./memory_statistics.ts";
 import { instanceId, regionId } from "./region_id.ts";
 import { packError } from "./remote_error.ts";
 import type { PortableSource } from "./source.ts";
@@ -88,7 +83,7 @@ class HostWorker {
 
   get facts(): BackendFacts {
     const { size, blockSize, durable, readOnly } = this.#backend;
-    return { size, blockSize, durable, readOnly };
+    return { size, blockSize, durable, readOnly, shared: this.#backend.share?.() };
   }
 
   async perform(command: HostCommand): Promise<MemoryStatistics | void> {

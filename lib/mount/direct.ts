@@ -16,7 +16,7 @@ import {
 import { attach, type MemoryChoice } from "../device/attach.ts";
 import type { Device, DeviceChoice, DeviceKind } from "../device/device.ts";
 import { BackendHost } from "../host/host.ts";
-import type { MemoryStatistics } from "../host/protocol.ts";
+import type { MemoryStatistics } from "../host/memory_statistics.ts";
 import { type BackendSource, isBackend } from "../host/source.ts";
 
 /** What a mount appears as. */

@@ -10,7 +10,7 @@ import { DeadlineError, UnsupportedError, UsageError } from "../backend/errors.t
 import { within } from "../device/deadline.ts";
 import { beginPaging, type Paging, type PagingOptions } from "../device/paging.ts";
 import { BackendHost } from "../host/host.ts";
-import type { MemoryStatistics } from "../host/protocol.ts";
+import type { MemoryStatistics } from "../host/memory_statistics.ts";
 import { type BackendSource, isBackend } from "../host/source.ts";
 
 /** How {@linkcode pageInMemory} pages in. */
@@ -100,7 +100,7 @@ export async function pageInMemory(
     adviseAt(address, length, MADV.NOHUGEPAGE, "a WebAssembly memory");
     adviseAt(address, length, MADV.DONTFORK, "a WebAssembly memory");
     const readOnly = options.readOnly === true || host.facts.readOnly;
-    const range = { address, length, pageSize: page };
+    const range = { address, length, offset: 0, pageSize: page };
     const paging = await beginPaging(host, range, { ...options, readOnly });
     held.add(memory);
     return new PagedIn(memory, address, host, paging, options.closeMs ?? CLOSE_MS);
