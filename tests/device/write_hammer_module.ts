@@ -52,8 +52,8 @@ const BODY = [
 
 /** The module; it imports its memory, shared or not, as `env.memory`. */
 export function hammerModule({ shared }: { shared: boolean }): WebAssembly.Module {
-  const pagesMax = [0x80, 0x80, 0x04];
-  const memory = [2, shared ? 3 : 1, 1, ...pagesMax];
+  const limits = shared ? [3, 1, ...[0x80, 0x80, 0x04]] : [0, 1];
+  const memory = [2, ...limits];
   return new WebAssembly.Module(
     new Uint8Array([
       ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
