@@ -4,12 +4,13 @@
  * @module
  */
 import type { Backend } from "../backend/backend.ts";
-import { UnsupportedError, UsageError } from "../backend/errors.ts";
+import { UsageError } from "../backend/errors.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
 import { AsyncTracker } from "../userfault/async_tracker.ts";
 import { FaultTracker } from "../userfault/fault_tracker.ts";
 import { PagePusher } from "../userfault/page_pusher.ts";
+import { PagedCompareTracker } from "../userfault/paged_compare_tracker.ts";
 import type { PagedRegion } from "../userfault/paged_region.ts";
 import { UserfaultServer } from "../userfault/server.ts";
 import type { TrackingMethod, WriteTracker } from "../userfault/write_tracker.ts";
@@ -46,11 +47,18 @@ export class HostedMemory {
   /** Begins to page in. Throws what `UserfaultServer` and the trackers do. */
   serve(fd: number, options: MemoryOptions): void {
     const { tracking } = options;
-    let faults: FaultTracker | undefined;
+    let faults: FaultTracker | undefined, copies: PagedCompareTracker | undefined;
     const server = new UserfaultServer(this.#reactor, this.#pool, fd, this.#backend, {
       ...options,
       // Where every write to a clean page has to fault, there can be no zero page.
-      install: { protect: tracking !== undefined, zeroPage: tracking !== "wp-faults" },
+      install: {
+        protect: tracking === "async-wp" || tracking === "wp-faults",
+        zeroPage: tracking !== "wp-faults",
+        onPlaced: tracking !== "compare" ? undefined : (region, from, to, source) => {
+          const { pageSize } = region;
+          copies?.placed(from * pageSize, source, (to - from) * pageSize);
+        },
+      },
       onWriteFault: (address) => faults?.onWriteFault(address),
       onDetached: (error) => this.#onDetached(fd, error),
     });
@@ -58,6 +66,7 @@ export class HostedMemory {
       const region = server.regions[0]!;
       const tracker = tracking && makeTracker(tracking, server, region);
       if (tracker instanceof FaultTracker) faults = tracker;
+      if (tracker instanceof PagedCompareTracker) copies = tracker;
       const pusher = tracker && new PagePusher(
         this.#reactor,
         this.#pool,
@@ -118,7 +127,5 @@ function makeTracker(
 ): WriteTracker {
   if (method === "async-wp") return new AsyncTracker(region, { pagedIn: true });
   if (method === "wp-faults") return new FaultTracker(server.userfault, region);
-  throw new UnsupportedError("Cannot notice writes to memory that is paged in", {
-    hint: "the kernel has no write protection by userfaultfd: mount it read-only, or use fuse",
-  });
+  return new PagedCompareTracker(region);
 }

@@ -35,6 +35,8 @@ export interface InstallOptions {
    * Huge pages have none.
    */
   zeroPage: boolean;
+  /** Told of what was put in place: from which address it came, or -1 where it is zeroes. */
+  onPlaced?: ((region: PagedRegion, from: number, to: number, source: number) => void) | undefined;
 }
 
 const ZERO_PAGE_MAX = 65536;
@@ -44,6 +46,7 @@ export class PageInstaller implements Disposable {
   readonly #uffd: Userfault;
   readonly #mode: number;
   readonly #zeroPage: boolean;
+  readonly #onPlaced: InstallOptions["onPlaced"];
   readonly #statistics: UserfaultStatistics;
   readonly #result: Installed = { outcome: "done", from: 0, to: 0, error: undefined };
   /** A page of zeroes to copy. */
@@ -54,6 +57,7 @@ export class PageInstaller implements Disposable {
     this.#uffd = uffd;
     this.#mode = options.protect ? UFFD_FILL.WP : 0;
     this.#zeroPage = options.zeroPage;
+    this.#onPlaced = options.onPlaced;
     this.#statistics = statistics;
   }
 
@@ -114,14 +118,16 @@ export class PageInstaller implements Disposable {
     let page = from, most = to - from;
     while (page < to) {
       const address = region.addressOf(page), length = Math.min(to - page, most) * pageSize;
+      const at = source < 0 ? source : source + (page - from) * pageSize;
       const result = source < 0
         ? this.#uffd.zeroPage(address, length)
-        : this.#uffd.copy(address, source + (page - from) * pageSize, length, this.#mode);
+        : this.#uffd.copy(address, at, length, this.#mode);
       switch (fillOutcome(result, length)) {
         case "done":
         case "short":
           this.#count(source < 0, result / pageSize);
           region.fill(page, page + result / pageSize);
+          this.#onPlaced?.(region, page, page + result / pageSize, at);
           page += result / pageSize;
           break;
         case "unmapped":
