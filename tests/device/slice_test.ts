@@ -7,15 +7,17 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { TextLineStream } from "@std/streams";
 import { createHash } from "node:crypto";
 import { openLibc } from "../../ffi/libc.ts";
+import { probeUserfault } from "../../ffi/userfault_open.ts";
 import { openMemory } from "../../lib/backend/memory.ts";
 import { type Backend, mountDirect, openBackend, UsageError } from "../../mod.ts";
-import { requires, withReason } from "../requires.ts";
+import { requires, requiresThat, withReason } from "../requires.ts";
 import { temporaryDirectory } from "./command.ts";
 import { startServer } from "./served_region.ts";
 
 openLibc();
 
 const needs = requires("root", "/dev/fuse");
+const userfault = requiresThat(probeUserfault().features !== 0, "userfaultfd is not permitted");
 const MIB = 1 << 20;
 const SIZE = 64 * MIB;
 /** Set TELEMAP_HAMMER_SECONDS to hammer for longer than is fit for every run. */
@@ -25,8 +27,8 @@ const SILENCE_MS = 20_000;
 const HAMMER = new URL("./slice_hammer.ts", import.meta.url).pathname;
 const MODULE = import.meta.resolve("./memory_module.ts");
 
-function test(name: string, fn: () => Promise<void>): void {
-  Deno.test({ name: withReason(name, needs), ignore: needs.ignore, fn });
+function test(name: string, fn: () => Promise<void>, all = needs): void {
+  Deno.test({ name: withReason(name, all), ignore: all.ignore, fn });
 }
 
 /** A process that hammers on a slice. */
@@ -35,11 +37,21 @@ class Hammer implements AsyncDisposable {
   readonly #lines: ReadableStreamDefaultReader<string>;
   readonly #errors: Promise<string>;
 
-  constructor(url: string) {
+  constructor(url: string, device: string) {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
     console.log(`seed ${seed}`);
     this.#child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "--no-check", "--allow-all", HAMMER, url, `${SECONDS}`, `${seed}`],
+      args: [
+        "run",
+        "--quiet",
+        "--no-check",
+        "--allow-all",
+        HAMMER,
+        url,
+        device,
+        `${SECONDS}`,
+        `${seed}`,
+      ],
       stdin: "piped",
       stdout: "piped",
       stderr: "piped",
@@ -97,32 +109,37 @@ async function sumOf(backend: Backend): Promise<string> {
 }
 
 /** Hammers on the slice of a backend, and looks at the backend by another path when it is synced. */
-async function hammer(url: string, lookAt: string): Promise<void> {
-  await using process = new Hammer(url);
+async function hammer(url: string, device: "fuse" | "userfault"): Promise<void> {
+  await using process = new Hammer(url, device);
   let event = await process.next();
   while (event["sum"] === undefined) event = await process.next();
-  const { sum, touches, majorFaults } = event;
-  console.log(`${touches} touches, ${majorFaults} of them waited for the region`);
-  assert(Number(majorFaults) > 50, "the slice was not taken out of memory");
+  const { sum, touches, waited } = event;
+  console.log(`${touches} touches, ${waited} of them waited for the region`);
+  assert(Number(waited) > 50, "the slice was not taken out of memory");
   {
-    await using backend = await openBackend(lookAt);
+    await using backend = await openBackend(url);
     assertEquals(await sumOf(backend), sum, "another path sees other bytes");
   }
   const { last, code, err } = await process.end();
   assertEquals({ last, code, err }, { last: { lengthWhenClosed: 0 }, code: 0, err: "" });
 }
 
-test("a slice of a file does not hang while its isolate makes garbage", async () => {
-  using directory = temporaryDirectory();
-  const url = `file:${directory.path}/region?size=${SIZE}`;
-  await hammer(url, url);
-});
+for (const [device, further] of [["fuse", needs], ["userfault", userfault]] as const) {
+  test(
+    `a slice of a file does not hang while its isolate makes garbage, by ${device}`,
+    async () => {
+      using directory = temporaryDirectory();
+      await hammer(`file:${directory.path}/region?size=${SIZE}`, device);
+    },
+    further,
+  );
 
-test("a slice of a remote region does not hang while its isolate makes garbage", async () => {
-  const server = await startServer(`memory:${SIZE}`);
-  await using _server = server.process;
-  await hammer(server.url, server.url);
-});
+  test(`nor does a slice of a remote region, by ${device}`, async () => {
+    const server = await startServer(`memory:${SIZE}`);
+    await using _server = server.process;
+    await hammer(server.url, device);
+  }, further);
+}
 
 test("a slice of a module's backend holds its bytes, and is empty once closed", async () => {
   const text = "from a Worker";
