@@ -30,13 +30,13 @@ export const uffd: Command = defineCommand({
       required: true,
     },
     "fault-around": {
-      help: "bytes that a fault brings in at first; faults in order bring in more",
+      help: "bytes that a fault brings in; more where they are in order",
       value: "size",
       label: "SIZE",
       default: "64KiB",
     },
     "on-loss": {
-      help: "what a touch of a page comes to that the region fails to give",
+      help: "what becomes of who touches a page that cannot be read",
       value: ["wait", "poison"],
       default: "wait",
     },

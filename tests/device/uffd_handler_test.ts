@@ -11,16 +11,11 @@ import { memfdCreate } from "../../ffi/mman.ts";
 import { connectUnix, shutdown } from "../../ffi/socket.ts";
 import { sendDescriptors } from "../../ffi/socket_message.ts";
 import { openUserfault } from "../../ffi/userfault_open.ts";
-import {
-  type Backend,
-  ReadOnlyError,
-  serve,
-  serveUserfault,
-  type UserfaultClientEvent,
-} from "../../mod.ts";
+import { serve, serveUserfault, type UserfaultClientEvent } from "../../mod.ts";
 import { withReason } from "../requires.ts";
 import { telemap, TelemapProcess } from "../telemap_process.ts";
 import { temporaryDirectory, until } from "./command.ts";
+import { readBy } from "./read_by.ts";
 import { CLIENT_NEEDS, compileClient, LineProcess } from "./uffd_client.ts";
 
 openLibc();
@@ -28,6 +23,16 @@ openLibc();
 const PAGE = 4096;
 const SIZE = 1024 * PAGE;
 const HALF = SIZE / 2;
+const USERFAULT = "anon_inode:[userfaultfd]";
+
+/** The userfaultfds, and what was taken for one, that a handler has open. */
+async function userfaultsOf({ pid }: TelemapProcess): Promise<string[]> {
+  const links: string[] = [];
+  for await (const { name } of Deno.readDir(`/proc/${pid}/fd`)) {
+    links.push(await Deno.readLink(`/proc/${pid}/fd/${name}`).catch(() => ""));
+  }
+  return links.filter((link) => /userfault/.test(link));
+}
 
 /** A file with zeroes in it here and there, a compiled client, and where the socket goes. */
 class Stage implements AsyncDisposable {
@@ -143,26 +148,9 @@ test("clients are served side by side, and outlive each other", async (stage) =>
     ["attached", 2],
     ["detached", 1],
   ]);
+  assertEquals(await userfaultsOf(handler), [USERFAULT]);
   assertEquals(await clients[1]!.ask(`check 0 ${SIZE} 7`), "equal");
 });
-
-/** A backend whose reads are answered by `readAt`. */
-function readBy(readAt: () => Promise<void>): Backend {
-  const refuse = () => {
-    throw new ReadOnlyError();
-  };
-  return {
-    size: SIZE,
-    blockSize: 1,
-    durable: false,
-    readOnly: true,
-    readAt,
-    writeAt: refuse,
-    flush() {},
-    close() {},
-    [Symbol.asyncDispose]: () => Promise.resolve(),
-  };
-}
 
 test("a client waits through kill -9 of its handler, with faults that this one had read", async (stage) => {
   const before = await stage.handler();
@@ -172,7 +160,7 @@ test("a client waits through kill -9 of its handler, with faults that this one h
   assertEquals(await client.next(), "lost");
   const url = `telemap+unix:///?socket=${stage.directory.path}/backend`;
   const asked = Promise.withResolvers<void>(), over = Promise.withResolvers<void>();
-  const silentBackend = readBy(() => {
+  const silentBackend = readBy(SIZE, () => {
     asked.resolve();
     return over.promise;
   });
@@ -204,7 +192,7 @@ test("a client that poisons gets SIGBUS for what is missing when its handler is 
 
 test("what a handler's region fails to give is poisoned where that was asked for", async (stage) => {
   const socket = `${stage.directory.path}/failing`;
-  const backend = readBy(() => Promise.reject(new Error("the disk is gone")));
+  const backend = readBy(SIZE, () => Promise.reject(new Error("the disk is gone")));
   await using _handler = await serveUserfault(backend, { socket, onLoss: "poison", lossMs: 1 });
   await using client = new LineProcess(stage.client, [socket, stage.file, "1", "wait"]);
   assertEquals(await client.next(), "attached");
@@ -267,18 +255,8 @@ test("what clients should not send is refused, and the handler goes on", async (
     assertMatch(`${reason}`, expected);
   }
   assertEquals(await client.ask(`check 0 ${SIZE} 1`), "equal");
-  const descriptors = await openDescriptors(handler);
-  assertEquals(descriptors.filter((link) => /userfault/.test(link)), ["anon_inode:[userfaultfd]"]);
+  assertEquals(await userfaultsOf(handler), [USERFAULT]);
 });
-
-/** What the descriptors of a handler are for. */
-async function openDescriptors(handler: TelemapProcess): Promise<string[]> {
-  const links: string[] = [];
-  for await (const { name } of Deno.readDir(`/proc/${handler.pid}/fd`)) {
-    links.push(await Deno.readLink(`/proc/${handler.pid}/fd/${name}`).catch(() => ""));
-  }
-  return links;
-}
 
 test("a client that says nothing, and one too many, are sent away", async (stage) => {
   const events: UserfaultClientEvent[] = [];
