@@ -18,6 +18,8 @@ const STEP = 256 << 20;
 /** Pages that one step protects, about a millisecond's worth. A huge page counts as many. */
 const PAGES_MAX = 16384;
 const SMALL_PAGE = 4096;
+/** Ranges that one step finds. */
+const RANGES_MAX = 4096;
 
 /** What becomes of pages that nobody put in place. */
 export interface AsyncTrackerOptions {
@@ -40,7 +42,7 @@ export class AsyncTracker implements WriteTracker {
   readonly method = "async-wp";
   readonly #range: TrackedRange;
   readonly #scanner: PagemapScanner;
-  /** What was written, while a step goes on; what is to be collected once more, between steps. */
+  /** What is to be collected beside what a scan finds. */
   readonly #dirty: DirtyPages;
 
   /** Begins with the pages that lack protection now as written. Throws `SystemError` (ENOENT). */
@@ -53,6 +55,7 @@ export class AsyncTracker implements WriteTracker {
       any: pagedIn ? PAGE_IS.PRESENT | PAGE_IS.SWAPPED : 0,
       inverted: pagedIn ? PAGE_IS.PFNZERO : 0,
       report: PAGE_IS.WRITTEN,
+      capacity: RANGES_MAX,
       maxPages: Math.max(PAGES_MAX, range.pageSize / SMALL_PAGE),
     });
   }
@@ -77,11 +80,15 @@ export class AsyncTracker implements WriteTracker {
       dirty.mark(from, to);
       throw error;
     }
-    for (let index = 0; index < count; index++) {
-      dirty.mark(scanner.start(index) - address, scanner.end(index) - address);
-    }
     const stopped = Math.min(scanner.walkEnd - address, to);
-    dirty.take(written, from, stopped);
+    // Mostly nothing is to be collected beside what the scan found.
+    const more = dirty.mayHave(from, stopped);
+    for (let index = 0; index < count; index++) {
+      const start = scanner.start(index) - address, end = scanner.end(index) - address;
+      if (more) dirty.mark(start, end);
+      else written.add(start, end);
+    }
+    if (more) dirty.take(written, from, stopped);
     return stopped;
   }
 

@@ -10,6 +10,10 @@ import type { RangeList } from "./range_list.ts";
 export class DirtyPages {
   readonly #pageSize: number;
   #bits: Bitmap;
+  /** No page that ends before this byte is dirty … */
+  #low = Infinity;
+  /** … and none that begins at this one or behind it. */
+  #high = 0;
 
   /** None of the pages of `size` bytes is dirty. */
   constructor(size: number, pageSize: number) {
@@ -22,8 +26,15 @@ export class DirtyPages {
     return this.#bits.has(Math.floor(offset / this.#pageSize));
   }
 
+  /** False only where no page from `start` to `end` is dirty; at once, unlike {@linkcode next}. */
+  mayHave(start: number, end: number): boolean {
+    return this.#low < end && this.#high > start;
+  }
+
   /** Makes every page dirty that has a byte of `[start, end)`. */
   mark(start: number, end: number): void {
+    this.#low = Math.min(this.#low, start);
+    this.#high = Math.max(this.#high, end);
     const from = Math.floor(start / this.#pageSize), to = Math.ceil(end / this.#pageSize);
     if (to - from === 1) this.#bits.add(from);
     else this.#bits.addRange(from, to);
@@ -63,6 +74,9 @@ export class DirtyPages {
       this.clear(at, until);
       at = this.next(until, end);
     }
+    if (start <= this.#low) this.#low = Math.max(this.#low, end);
+    if (end >= this.#high) this.#high = Math.min(this.#high, start);
+    if (this.#low >= this.#high) [this.#low, this.#high] = [Infinity, 0];
   }
 
   /** Goes on with memory of `size` bytes, no less than before; what is new is dirty. */
@@ -70,6 +84,6 @@ export class DirtyPages {
     const before = this.#bits;
     this.#bits = new Bitmap(size / this.#pageSize);
     new Uint8Array(this.#bits.buffer).set(new Uint8Array(before.buffer));
-    this.#bits.addRange(before.length, this.#bits.length);
+    this.mark(before.length * this.#pageSize, size);
   }
 }

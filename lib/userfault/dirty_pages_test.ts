@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { DirtyPages } from "./dirty_pages.ts";
 import { RangeList } from "./range_list.ts";
@@ -21,6 +21,8 @@ Deno.test("dirty pages are taken once: those of the marked bytes, within what is
       dirty.mark(start, end);
       model.fill(true, Math.floor(start / PAGE), Math.ceil(end / PAGE));
     }
+    const any = model.slice(from, to).some((is) => is);
+    assert(!any || dirty.mayHave(from * PAGE, to * PAGE), "it says that dirty pages may be there");
     assertEquals(
       pagesOf(dirty, from, to),
       model.map((is, page) => is && page >= from && page < to),
@@ -29,6 +31,7 @@ Deno.test("dirty pages are taken once: those of the marked bytes, within what is
       pagesOf(dirty, 0, PAGES),
       model.map((is, page) => is && (page < from || page >= to)),
     );
+    assertEquals(dirty.mayHave(0, SIZE), false);
   }));
 });
 

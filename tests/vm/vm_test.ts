@@ -25,7 +25,8 @@ Deno.test({
   fn: async (context) => {
     const inside = new URL("inside/", import.meta.url).pathname;
     // The last test of nbd_device.ts takes the module out.
-    const files = ["nbd_mount.ts", "nbd_device.ts"].map((name) => `${inside}${name}`);
+    const files = ["userfault_tracking.ts", "nbd_mount.ts", "nbd_device.ts"]
+      .map((name) => `${inside}${name}`);
     const command = [Deno.execPath(), "test", "-A", "--no-check", "--reporter=tap", ...files];
     const { code, stdout, console: kernel } = await runInVm(command, { timeout: TIMEOUT });
     const tests = parseTap(stdout);
