@@ -85,7 +85,7 @@ async function staticImports(entry: string): Promise<Set<string>> {
   return reached;
 }
 
-for (const entry of ["mod.ts", "lib/host/worker.ts"]) {
+for (const entry of ["mod.ts", "lib/host/worker.ts", "lib/userfault/track_worker.ts"]) {
   Deno.test(`${entry} imports nothing but this repository and what is built in`, async () => {
     const reached = await staticImports(entry);
     const foreign = [...reached].filter((specifier) =>

@@ -57,7 +57,7 @@ export interface MemoryTracker extends AsyncDisposable {
  * read files and sockets into other memory, and copy.
  *
  * ```ts
- * import { trackMemory } from "./mod.ts";
+ * import { trackMemory } from "../../mod.ts";
  *
  * const memory = new WebAssembly.Memory({ initial: 16 });
  * await using tracker = await trackMemory(memory);
