@@ -24,6 +24,7 @@ export type {
   Backend,
   Extent,
   SharedBackend,
+  Traffic,
   ZeroOptions,
 } from "./lib/backend/backend.ts";
 export {

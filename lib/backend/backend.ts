@@ -37,6 +37,14 @@ export type SharedBackend =
   }
   | { kind: "file"; url: string };
 
+/** Bytes that crossed a network, all that connections carried counted. */
+export interface Traffic {
+  /** Bytes sent. */
+  sentBytes: number;
+  /** Bytes received. */
+  receivedBytes: number;
+}
+
 /**
  * A flat range of `size` bytes in some store.
  *
@@ -64,6 +72,12 @@ export interface Backend extends AsyncDisposable {
    * send from them directly. `address` is where they lie, for C.
    */
   readonly memory?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly address: number };
+
+  /**
+   * What crossed the network for this backend so far: one object, which counts on. Missing where
+   * that is nothing, or is not counted.
+   */
+  readonly traffic?: Readonly<Traffic>;
 
   /**
    * `writeAt` never answers with a promise, so that the buffer is the caller's again when it

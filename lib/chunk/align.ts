@@ -33,6 +33,7 @@ class AlignStage implements Backend {
   readonly durable: boolean;
   readonly readOnly: boolean;
   readonly memory?: NonNullable<Backend["memory"]>;
+  readonly traffic?: NonNullable<Backend["traffic"]>;
   readonly zero?: NonNullable<Backend["zero"]>;
   readonly discard?: NonNullable<Backend["discard"]>;
   readonly extents?: NonNullable<Backend["extents"]>;
@@ -47,6 +48,7 @@ class AlignStage implements Backend {
     this.durable = backend.durable;
     this.readOnly = backend.readOnly;
     if (backend.memory !== undefined) this.memory = backend.memory;
+    if (backend.traffic !== undefined) this.traffic = backend.traffic;
     if (backend.zero !== undefined) this.zero = this.#zero;
     if (backend.discard !== undefined) this.discard = this.#discard;
     if (backend.extents !== undefined) this.extents = this.#extents;

@@ -95,7 +95,8 @@ export class HostedMemory {
   /** What was counted. */
   statistics(fd: number): MemoryStatistics {
     const { server } = this.#find(fd);
-    return { ...server.statistics, owes: server.owes };
+    const { traffic } = this.#backend;
+    return { ...server.statistics, owes: server.owes, wire: traffic && { ...traffic } };
   }
 
   /** Ends the service of one descriptor, which stays open. */

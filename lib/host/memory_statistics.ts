@@ -3,12 +3,15 @@
  *
  * @module
  */
+import type { Traffic } from "../backend/backend.ts";
 import type { UserfaultStatistics } from "../userfault/statistics.ts";
 
 /** What is known of memory that is paged in. */
 export interface MemoryStatistics extends UserfaultStatistics {
   /** Whether some thread waits for a page. */
   owes: boolean;
+  /** What crossed the network for the backend, where that counts it. */
+  wire: Traffic | undefined;
 }
 
 /** The counts of two handlers together. */
@@ -24,5 +27,9 @@ export function sum(one: MemoryStatistics, other: MemoryStatistics): MemoryStati
     pushedBytes: one.pushedBytes + other.pushedBytes,
     failedReads: one.failedReads + other.failedReads,
     owes: one.owes || other.owes,
+    wire: one.wire && other.wire && {
+      sentBytes: one.wire.sentBytes + other.wire.sentBytes,
+      receivedBytes: one.wire.receivedBytes + other.wire.receivedBytes,
+    },
   };
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { type Awaitable, type Backend, checkRange, checkWritable } from "../backend/backend.ts";
-import type { Extent, ZeroOptions } from "../backend/backend.ts";
+import type { Extent, Traffic, ZeroOptions } from "../backend/backend.ts";
 import { ClosedError, IntegrityError, RemoteError, UsageError } from "../backend/errors.ts";
 import { appendExtent } from "../backend/extents.ts";
 import { FlushLedger } from "../backend/flush_ledger.ts";
@@ -85,6 +85,7 @@ export async function connectTelemap(
 
 /** See {@linkcode connectTelemap}. */
 export class RemoteBackend implements Backend {
+  readonly traffic: Traffic = { sentBytes: 0, receivedBytes: 0 };
   readonly #url: string;
   readonly #log: (line: string) => void;
   readonly #ledger = new FlushLedger();
@@ -131,6 +132,7 @@ export class RemoteBackend implements Backend {
         ...{ connectTimeout, requestTimeout, reactor },
         keepWaiting: onLoss === "wait",
         ledger: this.#ledger,
+        traffic: this.traffic,
         onConnected: (server, lane) => this.#connected(server, lane),
         onLost: (reason, lane) => this.#connectionLost(reason, lane),
       });

@@ -14,6 +14,7 @@ import {
 } from "../backend/errors.ts";
 import { type Address, formatAddress } from "../net/address.ts";
 import { dial } from "../net/dial.ts";
+import type { Traffic } from "../backend/backend.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { ByteConn } from "../net/reactor_conn.ts";
 import {
@@ -37,6 +38,8 @@ export interface OpenConnectionOptions {
   timeout: number;
   /** Gives up. */
   signal: AbortSignal;
+  /** Counts what is sent and received, before any encryption. */
+  traffic: Traffic;
   /** What the connection depends on; the runtime's event loop unless told. */
   reactor?: Reactor | undefined;
 }
@@ -61,6 +64,7 @@ export class WireConnection {
   readonly ended: Promise<TelemapError>;
 
   readonly #conn: ByteConn;
+  readonly #traffic: Traffic;
   #end!: (reason: TelemapError) => void;
   #over = false;
   #batch = new Uint8Array(BATCH_BYTES);
@@ -79,7 +83,7 @@ export class WireConnection {
    * @throws {RemoteError} It refuses; the code says why (EACCES: token, ENOENT: export).
    */
   static async open(options: OpenConnectionOptions): Promise<WireConnection> {
-    const { address, timeout, signal, reactor } = options;
+    const { address, timeout, signal, reactor, traffic } = options;
     const url = formatAddress(address);
     const start = performance.now();
     const conn = await dial(address, { timeout, signal, reactor });
@@ -96,8 +100,8 @@ export class WireConnection {
     signal.addEventListener("abort", abort);
     try {
       signal.throwIfAborted();
-      const server = await exchangeHello(conn, options.hello, url);
-      return new WireConnection(conn, server, performance.now() - dialled);
+      const server = await exchangeHello(conn, options.hello, url, traffic);
+      return new WireConnection(conn, server, performance.now() - dialled, traffic);
     } catch (error) {
       if (reason !== undefined) throw reason;
       conn.close();
@@ -108,8 +112,9 @@ export class WireConnection {
     }
   }
 
-  private constructor(conn: ByteConn, server: ServerHello, roundTrip: number) {
+  private constructor(conn: ByteConn, server: ServerHello, roundTrip: number, traffic: Traffic) {
     this.#conn = conn;
+    this.#traffic = traffic;
     this.server = server;
     this.roundTrip = roundTrip;
     this.ended = new Promise((resolve) => this.#end = resolve);
@@ -151,6 +156,7 @@ export class WireConnection {
         if (count === null) throw new ConnectionError("The server closed the connection");
         if (this.#over) return;
         this.lastProgress = performance.now();
+        this.#traffic.receivedBytes += count;
         receiver.received(count);
       }
     } catch (error) {
@@ -166,6 +172,7 @@ export class WireConnection {
         while (segment.length > 0) {
           const count: number = await this.#conn.write(segment);
           segment = segment.subarray(count);
+          this.#traffic.sentBytes += count;
           if (large) this.lastProgress = performance.now();
         }
       }
@@ -204,13 +211,17 @@ async function exchangeHello(
   conn: ByteConn,
   hello: ClientHello,
   url: string,
+  traffic: Traffic,
 ): Promise<ServerHello> {
-  await writeAll(conn, encodeClientHello(hello));
+  const said = encodeClientHello(hello);
+  await writeAll(conn, said);
+  traffic.sentBytes += said.length;
   const prefix = new Uint8Array(HELLO_PREFIX_BYTES);
   await readAll(conn, prefix);
   const bytes = new Uint8Array(helloLength(new DataView(prefix.buffer), 0));
   bytes.set(prefix);
   await readAll(conn, bytes.subarray(HELLO_PREFIX_BYTES));
+  traffic.receivedBytes += bytes.length;
   const answer = decodeServerHello(bytes);
   if (!("code" in answer)) return checkedAnswer(answer, hello);
   const hint = answer.code === ERRNO.EACCES ? { hint: "give the server's token" } : {};

@@ -12,6 +12,7 @@ import {
   type TelemapError,
 } from "../backend/errors.ts";
 import type { FlushLedger } from "../backend/flush_ledger.ts";
+import type { Traffic } from "../backend/backend.ts";
 import type { Address } from "../net/address.ts";
 import type { Reactor } from "../net/reactor.ts";
 import { CompressionChoice, type CompressionMode } from "./compression.ts";
@@ -45,6 +46,8 @@ export interface LaneOptions {
   compression: CompressionMode;
   /** What flushes may promise; shared by the lanes of a session. */
   ledger: FlushLedger;
+  /** Counts what is sent and received; shared likewise. */
+  traffic: Traffic;
   /** A connection is there. Throws {@linkcode IntegrityError} where it leads to another region. */
   onConnected: (server: ServerHello, lane: WireLane) => void;
   /** A connection was lost, or could not be made again. */
@@ -137,10 +140,9 @@ export class WireLane {
   }
 
   async #open(): Promise<WireConnection> {
-    const { address, connectTimeout, lane, session, token, reactor } = this.#options;
+    const { address, connectTimeout, lane, session, token, reactor, traffic } = this.#options;
     const connection = await WireConnection.open({
-      address,
-      reactor,
+      ...{ address, reactor, traffic },
       timeout: connectTimeout,
       signal: this.#abort.signal,
       hello: {
