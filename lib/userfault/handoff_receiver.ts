@@ -6,9 +6,11 @@
  */
 import { EPOLL } from "../../ffi/epoll.ts";
 import { ERRNO, SystemError } from "../../ffi/errno.ts";
-import { closeAsync, readLink, setNonblocking } from "../../ffi/file.ts";
+import { closeAsync, setNonblocking } from "../../ffi/file.ts";
 import { pageSize } from "../../ffi/mman.ts";
 import { receiveDescriptors } from "../../ffi/socket_message.ts";
+import { describeDescriptor, isUserfault, userfaultFeatures } from "../../ffi/userfault_facts.ts";
+import { featureNames, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
 import { DeadlineError, ProtocolError } from "../backend/errors.ts";
 import type { Deadline, Reactor } from "../net/reactor.ts";
 import { DescriptionReader, parseDescription } from "./description.ts";
@@ -33,7 +35,8 @@ export interface HandoffReceiverOptions {
 }
 
 const PIECE = 16 << 10;
-const USERFAULT_LINK = "anon_inode:[userfaultfd]";
+/** Memory that moves, or that a child gets a copy of, is not followed. */
+const UNSUPPORTED = UFFD_FEATURE.EVENT_FORK | UFFD_FEATURE.EVENT_REMAP;
 
 /** See the module. */
 export class HandoffReceiver {
@@ -108,11 +111,7 @@ export class HandoffReceiver {
   #handoff(): Handoff {
     const uffd = this.#received;
     if (uffd < 0) throw new ProtocolError("No userfaultfd came with the description");
-    // Of a file of a server that its client controls, any other call could wait for that.
-    const link = readLink(`/proc/self/fd/${uffd}`);
-    if (link !== USERFAULT_LINK) {
-      throw new ProtocolError(`The descriptor with the description is ${link}, no userfaultfd`);
-    }
+    checkUserfault(uffd);
     const { backendSize } = this.#options;
     const regions = parseDescription(this.#description.text(), {
       backendSize,
@@ -145,4 +144,20 @@ export class HandoffReceiver {
     void closeAsync(this.#received);
     this.#received = -1;
   }
+}
+
+/**
+ * Looks at a descriptor from without: it may be that of a file whose server its client controls, and
+ * any call that reaches that could wait for ever.
+ */
+function checkUserfault(fd: number): void {
+  if (!isUserfault(fd)) {
+    const what = describeDescriptor(fd);
+    throw new ProtocolError(`The descriptor with the description is ${what}, no userfaultfd`);
+  }
+  const unsupported = featureNames((userfaultFeatures(fd) ?? 0) & UNSUPPORTED);
+  if (unsupported.length === 0) return;
+  throw new ProtocolError(`The userfaultfd tells of events that are not followed: ${unsupported}`, {
+    hint: "open it without these features",
+  });
 }

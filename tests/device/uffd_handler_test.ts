@@ -10,7 +10,7 @@ import { openLibc } from "../../ffi/libc.ts";
 import { memfdCreate } from "../../ffi/mman.ts";
 import { connectUnix, shutdown } from "../../ffi/socket.ts";
 import { sendDescriptors } from "../../ffi/socket_message.ts";
-import { openUserfault } from "../../ffi/userfault_open.ts";
+import { openUserfault, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
 import { serve, serveUserfault, type UserfaultClientEvent } from "../../mod.ts";
 import { withReason } from "../requires.ts";
 import { telemap, TelemapProcess } from "../telemap_process.ts";
@@ -206,12 +206,16 @@ function described(region: Record<string, unknown>, count = 1): string {
   return JSON.stringify(Array<unknown>(count).fill(whole));
 }
 
+/** A descriptor: a userfaultfd, one that tells of forks too, or another one. */
+type Kind = "uffd" | "forking" | "memfd";
+
 /** What a client should not send: its bytes, the descriptors with them, and what is said of it. */
-const REFUSED: [string, string | Uint8Array, ("uffd" | "memfd")[], RegExp][] = [
+const REFUSED: [string, string | Uint8Array, Kind[], RegExp][] = [
   ["garbage", new Uint8Array(1000).fill(0xff), ["uffd"], /not an array/],
   ["no descriptor", described({}), [], /No userfaultfd came/],
   ["a descriptor of another kind", described({}), ["memfd"], /memfd.*no userfaultfd/],
   ["two descriptors", described({}), ["uffd", "uffd"], /more than one descriptor/],
+  ["a userfaultfd that tells of forks", described({}), ["forking"], /not followed: EVENT_FORK/],
   ["nothing", "", [], /without a word/],
   ["part of a description", described({}).slice(0, -9), ["uffd"], /before .* complete/],
   ["something behind its description", `${described({})}{`, ["uffd"], /behind its end/],
@@ -222,8 +226,9 @@ const REFUSED: [string, string | Uint8Array, ("uffd" | "memfd")[], RegExp][] = [
   ["half a page", described({ size: 2048 }), ["uffd"], /not whole pages/],
 ];
 
-function descriptorOf(kind: "uffd" | "memfd"): number {
-  return kind === "uffd" ? openUserfault().fd : memfdCreate("no-userfault");
+function descriptorOf(kind: Kind): number {
+  if (kind === "memfd") return memfdCreate("no-userfault");
+  return openUserfault({ required: kind === "forking" ? UFFD_FEATURE.EVENT_FORK : 0 }).fd;
 }
 
 /** Sends what it is told, says that nothing more follows, and goes away. */
