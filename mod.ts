@@ -42,6 +42,7 @@ export {
   UsageError,
 } from "./lib/backend/errors.ts";
 export { Pattern } from "./lib/backend/pattern.ts";
+export { type ByteRange, RangeList } from "./lib/backend/range_list.ts";
 export { formatSize, parseSize } from "./lib/backend/size.ts";
 export type { MemoryChoice } from "./lib/device/attach.ts";
 export type { DeviceChoice, DeviceKind, Probe } from "./lib/device/device.ts";
@@ -77,7 +78,6 @@ export {
 } from "./lib/mount/wasm_memory.ts";
 export type { HandlerLoss } from "./lib/userfault/handler_link.ts";
 export type { UserfaultClientEvent } from "./lib/userfault/listener.ts";
-export { type ByteRange, RangeList } from "./lib/userfault/range_list.ts";
 export {
   type RegionState,
   type RegisteredRegion,

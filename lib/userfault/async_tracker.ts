@@ -9,8 +9,8 @@
  * @module
  */
 import { PAGE_IS, PagemapScanner, PM_SCAN } from "../../ffi/pagemap.ts";
+import type { RangeList } from "../backend/range_list.ts";
 import { DirtyPages } from "./dirty_pages.ts";
-import type { RangeList } from "./range_list.ts";
 import type { TrackedRange, WriteTracker } from "./write_tracker.ts";
 
 /** Bytes that one step looks at: 65536 small pages take about 0.2 ms. */

@@ -5,8 +5,8 @@ import { MADV, Mapping, pageSize } from "../../ffi/mman.ts";
 import { openUserfault, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
 import { UFFD_FILL, UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
 import { requiresThat, withReason } from "../../tests/requires.ts";
+import { RangeList } from "../backend/range_list.ts";
 import { AsyncTracker } from "./async_tracker.ts";
-import { RangeList } from "./range_list.ts";
 import { probeTracking } from "./tracking_probe.ts";
 
 openLibc();

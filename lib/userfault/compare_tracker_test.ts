@@ -1,8 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
 import { Mapping, pageSize } from "../../ffi/mman.ts";
+import { RangeList } from "../backend/range_list.ts";
 import { CompareTracker } from "./compare_tracker.ts";
-import { RangeList } from "./range_list.ts";
 
 openLibc();
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { Bitmap } from "../backend/bitmap.ts";
-import type { RangeList } from "./range_list.ts";
+import type { RangeList } from "../backend/range_list.ts";
 
 /** A set of pages that grows with its memory. Offsets are bytes from the memory's first one. */
 export class DirtyPages {

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { DirtyPages } from "./dirty_pages.ts";
-import { RangeList } from "./range_list.ts";
+import { RangeList } from "../backend/range_list.ts";
 
 const PAGE = 4096;
 const PAGES = 150;

@@ -9,8 +9,8 @@
  * @module
  */
 import { fillError, fillOutcome, type Userfault } from "../../ffi/userfaultfd.ts";
+import type { RangeList } from "../backend/range_list.ts";
 import { DirtyPages } from "./dirty_pages.ts";
-import type { RangeList } from "./range_list.ts";
 import type { TrackedRange, WriteTracker } from "./write_tracker.ts";
 
 /** Runs that one step protects: a system call each. */

@@ -6,8 +6,8 @@ import { openUserfault, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
 import { UFFD_FILL, UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
 import { requiresThat, withReason } from "../../tests/requires.ts";
 import { awaitReadable, writeOnThread } from "../../tests/touch.ts";
+import { RangeList } from "../backend/range_list.ts";
 import { FaultTracker } from "./fault_tracker.ts";
-import { RangeList } from "./range_list.ts";
 import { probeTracking } from "./tracking_probe.ts";
 
 openLibc();

@@ -10,10 +10,10 @@
  */
 import { bytesAt } from "../../ffi/mman.ts";
 import type { Backend } from "../backend/backend.ts";
+import { RangeList } from "../backend/range_list.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
 import type { PagedRegion } from "./paged_region.ts";
-import { RangeList } from "./range_list.ts";
 import type { UserfaultStatistics } from "./statistics.ts";
 import { collectWritten, type WriteTracker } from "./write_tracker.ts";
 

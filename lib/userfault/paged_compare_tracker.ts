@@ -9,9 +9,9 @@
  */
 import { Mapping } from "../../ffi/mman.ts";
 import { copyMemory, equalMemory } from "../../ffi/string.ts";
+import type { RangeList } from "../backend/range_list.ts";
 import { DirtyPages } from "./dirty_pages.ts";
 import type { PagedRegion } from "./paged_region.ts";
-import type { RangeList } from "./range_list.ts";
 import type { WriteTracker } from "./write_tracker.ts";
 
 /** Bytes that one step looks at: about a millisecond's worth. */

@@ -6,9 +6,9 @@
 import { openUserfault, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
 import { fillError, UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
 import type { Awaitable } from "../backend/backend.ts";
+import type { RangeList } from "../backend/range_list.ts";
 import { AsyncTracker } from "./async_tracker.ts";
 import { CompareTracker } from "./compare_tracker.ts";
-import type { RangeList } from "./range_list.ts";
 import { bestTracking } from "./tracking_probe.ts";
 import { TrackingWorkerLink } from "./tracking_worker_link.ts";
 import {

@@ -10,9 +10,9 @@ import { adviseAt, MADV } from "../../ffi/mman.ts";
 import { UFFD_EVENT, UFFD_FAULT, UserfaultMessages } from "../../ffi/userfault_messages.ts";
 import { fillError, UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
 import { ClosedError, errorCode } from "../backend/errors.ts";
+import { RangeList } from "../backend/range_list.ts";
 import { Reactor } from "../net/reactor.ts";
 import { FaultTracker } from "./fault_tracker.ts";
-import { RangeList } from "./range_list.ts";
 import type { TrackAnswer, TrackCommand } from "./track_protocol.ts";
 import { collectWritten, type TrackedRange } from "./write_tracker.ts";
 

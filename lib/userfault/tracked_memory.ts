@@ -6,7 +6,7 @@
 import { addressOf } from "../../ffi/libc.ts";
 import { pageSize } from "../../ffi/mman.ts";
 import { ClosedError, UnsupportedError, UsageError } from "../backend/errors.ts";
-import type { RangeList } from "./range_list.ts";
+import type { RangeList } from "../backend/range_list.ts";
 import { type RangeTracking, trackRange, type TrackRangeOptions } from "./range_tracking.ts";
 import type { TrackingMethod } from "./write_tracker.ts";
 

@@ -7,7 +7,7 @@ import { EventFd } from "../../ffi/epoll.ts";
 import { close } from "../../ffi/file.ts";
 import { openUserfault, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
 import { ClosedError, TelemapError } from "../backend/errors.ts";
-import { RangeList } from "./range_list.ts";
+import { RangeList } from "../backend/range_list.ts";
 import type { TrackAnswer, TrackCommand } from "./track_protocol.ts";
 import type { TrackedRange } from "./write_tracker.ts";
 

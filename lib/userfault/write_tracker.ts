@@ -10,7 +10,7 @@
  */
 import { setImmediate } from "node:timers";
 import type { Awaitable } from "../backend/backend.ts";
-import { RangeList } from "./range_list.ts";
+import { RangeList } from "../backend/range_list.ts";
 
 /**
  * How writes are noticed, best first:
