@@ -65,9 +65,13 @@ export class TelemapProcess implements AsyncDisposable {
     return JSON.parse(value) as Event;
   }
 
-  /** Sends a signal. */
+  /** Sends a signal; to a process that has ended already, none. */
   kill(signal: Deno.Signal): void {
-    this.#child.kill(signal);
+    try {
+      this.#child.kill(signal);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+    }
   }
 
   /** Waits for its end, and answers the events until then beside the {@linkcode Outcome}. */

@@ -15,6 +15,7 @@ import { close, FALLOC, SEEK } from "../../ffi/file.ts";
 import { readv, writev } from "../../ffi/socket.ts";
 import type { Awaitable, Backend } from "../backend/backend.ts";
 import { errorCode, ProtocolError, UsageError } from "../backend/errors.ts";
+import { FailureLog } from "../backend/failure_log.ts";
 import type { Reactor } from "../net/reactor.ts";
 import { FILE_NODE, type FileOptions, Nodes } from "./nodes.ts";
 import {
@@ -73,6 +74,8 @@ const HANDLE = { READER: 1, WRITER: 2 } as const;
 /** Instead of the length of a reply: there is none, or it is sent already. */
 const NO_REPLY = -0x1_0000;
 const INTERRUPT_CHECK_MS = 100;
+/** Errors of a backend that would say something else to the kernel, or to a program. */
+const MISLEADING = new Set<number>([ERRNO.ENOSYS, ERRNO.EINTR, ERRNO.EAGAIN, ERRNO.ENOENT]);
 
 /** See the module. */
 export class FuseServer {
@@ -82,6 +85,7 @@ export class FuseServer {
   readonly #readOnly: boolean;
   readonly #nodes: Nodes;
   readonly #onDetached: ((error?: Error) => void) | undefined;
+  readonly #failures = new FailureLog("Cannot serve the mounted file, as its backend failed");
   readonly #inFlight = new Set<Request>();
   readonly #free: Request[] = [];
   #requests = 0;
@@ -158,7 +162,7 @@ export class FuseServer {
       const enough = request.bodyLength >= (LEAST_BODY[request.opcode] ?? 0);
       outcome = enough ? this.#handle(request) : -ERRNO.EINVAL;
     } catch (error) {
-      outcome = -errnoOf(error);
+      outcome = -this.#errnoOf(error);
     }
     if (typeof outcome !== "number") return this.#wait(request, outcome);
     this.#answer(request, outcome);
@@ -376,7 +380,7 @@ export class FuseServer {
     this.#reactor.beginAsync();
     outcome.then(
       (length) => this.#finish(request, length),
-      (error) => this.#finish(request, -errnoOf(error)),
+      (error) => this.#finish(request, -this.#errnoOf(error)),
     );
   }
 
@@ -426,12 +430,12 @@ export class FuseServer {
     this.#paused = true;
     this.#reactor.modify(this.#fd, 0);
   }
-}
 
-/** The errno that a failed backend shows. Those that mean something else to the kernel are EIO. */
-function errnoOf(error: unknown): number {
-  const number = (ERRNO as Record<string, number>)[errorCode(error)] ?? ERRNO.EIO;
-  const misleading = number === ERRNO.ENOSYS || number === ERRNO.EINTR ||
-    number === ERRNO.EAGAIN || number === ERRNO.ENOENT;
-  return misleading ? ERRNO.EIO : number;
+  /** The errno that a failed backend shows. Those that mean something else to the kernel are EIO. */
+  #errnoOf(error: unknown): number {
+    const number = (ERRNO as Record<string, number>)[errorCode(error)] ?? ERRNO.EIO;
+    if (number !== ERRNO.EIO && !MISLEADING.has(number)) return number;
+    this.#failures.failed(error);
+    return ERRNO.EIO;
+  }
 }

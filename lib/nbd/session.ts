@@ -11,6 +11,7 @@ import type { Channel, Protocol, Slot } from "../net/channel.ts";
 import { blockStatus } from "./block_status.ts";
 import { COMMAND, COMMAND_FLAG, LIMIT, MAGIC, NBD_ERROR, SIZE } from "./constants.ts";
 import { ReplyWriter } from "./reply_writer.ts";
+import { FailureLog } from "../backend/failure_log.ts";
 import { nbdError, refusal, type RequestContext } from "./request.ts";
 
 /** A refused WRITE's payload up to this many bytes is read and dropped; beyond, the connection is. */
@@ -40,6 +41,9 @@ interface Reply {
   send: () => void;
   drop: () => void;
 }
+
+/** One log for all sessions of this isolate: a backend that fails does so in every one. */
+const FAILURES = new FailureLog("Cannot serve an NBD request, as the backend failed");
 
 /** See the module. */
 export class NbdSession implements Protocol {
@@ -180,7 +184,7 @@ export class NbdSession implements Protocol {
       result = this.#backend.readAt(slot.bytes, offset);
     } catch (error) {
       this.#channel.release(slot);
-      return this.#replies.refuse(COMMAND.READ, high, low, nbdError(error));
+      return this.#replies.refuse(COMMAND.READ, high, low, this.#errorOf(error));
     }
     if (result === undefined) return this.#sendSlot(high, low, offset, length, slot);
     this.#readLater(result, high, low, offset, length, slot);
@@ -198,7 +202,7 @@ export class NbdSession implements Protocol {
     const send = () => this.#sendSlot(high, low, offset, length, slot);
     const refuse = (error: unknown) => {
       this.#channel.release(slot);
-      this.#replies.refuse(COMMAND.READ, high, low, nbdError(error));
+      this.#replies.refuse(COMMAND.READ, high, low, this.#errorOf(error));
     };
     this.#await(result, length, send, refuse, () => this.#channel.release(slot));
   }
@@ -223,7 +227,7 @@ export class NbdSession implements Protocol {
         if (piece < length) channel.readAhead(length);
       }
     } catch (error) {
-      return this.#replies.refuse(COMMAND.WRITE, high, low, nbdError(error));
+      return this.#replies.refuse(COMMAND.WRITE, high, low, this.#errorOf(error));
     }
     if (durable) this.#flush(high, low);
     else this.#replies.acknowledge(high, low);
@@ -244,7 +248,7 @@ export class NbdSession implements Protocol {
       result = this.#backend.writeAt(slot.bytes, offset);
     } catch (error) {
       this.#channel.release(slot);
-      return this.#replies.refuse(COMMAND.WRITE, high, low, nbdError(error));
+      return this.#replies.refuse(COMMAND.WRITE, high, low, this.#errorOf(error));
     }
     if (result !== undefined) return this.#writing(result, slot, durable, high, low);
     this.#channel.release(slot);
@@ -257,7 +261,7 @@ export class NbdSession implements Protocol {
     const written = result.finally(() => this.#channel.release(slot));
     const done = durable ? written.then(() => this.#backend.flush()) : written;
     const refuse = (error: unknown) =>
-      this.#replies.refuse(COMMAND.WRITE, high, low, nbdError(error));
+      this.#replies.refuse(COMMAND.WRITE, high, low, this.#errorOf(error));
     this.#await(done, slot.bytes.length, () => this.#replies.acknowledge(high, low), refuse);
   }
 
@@ -285,7 +289,7 @@ export class NbdSession implements Protocol {
       return backend.zero(offset, length, { allocate });
     };
     const refuse = (error: unknown) =>
-      error instanceof UnsupportedError && fast ? NBD_ERROR.ENOTSUP : nbdError(error);
+      error instanceof UnsupportedError && fast ? NBD_ERROR.ENOTSUP : this.#errorOf(error);
     const action = durable
       ? async () => {
         await change();
@@ -304,7 +308,7 @@ export class NbdSession implements Protocol {
       return () => this.#replies.blockStatus(high, low, payload);
     };
     const refuse = (error: unknown) =>
-      this.#replies.refuse(COMMAND.BLOCK_STATUS, high, low, nbdError(error));
+      this.#replies.refuse(COMMAND.BLOCK_STATUS, high, low, this.#errorOf(error));
     let send: () => void;
     this.#await(answer().then((ready) => void (send = ready)), 0, () => send(), refuse);
   }
@@ -315,10 +319,11 @@ export class NbdSession implements Protocol {
     high: number,
     low: number,
     bytes = 0,
-    toNumber: (error: unknown) => number = nbdError,
+    toNumber?: (error: unknown) => number,
   ): void {
     let result: Awaitable<void>;
-    const refuse = (error: unknown) => this.#replies.simple(high, low, toNumber(error));
+    const refuse = (error: unknown) =>
+      this.#replies.simple(high, low, toNumber?.(error) ?? this.#errorOf(error));
     try {
       result = action();
     } catch (error) {
@@ -326,6 +331,13 @@ export class NbdSession implements Protocol {
     }
     if (result === undefined) return this.#replies.acknowledge(high, low);
     this.#await(result, bytes, () => this.#replies.acknowledge(high, low), refuse);
+  }
+
+  /** The protocol's number for what the backend threw; where that says nothing, the log does. */
+  #errorOf(error: unknown): number {
+    const number = nbdError(error);
+    if (number === NBD_ERROR.EIO) FAILURES.failed(error);
+    return number;
   }
 
   /** Sends the one reply or the other when a promise settles; `drop` where nobody listens. */
