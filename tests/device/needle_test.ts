@@ -1,0 +1,55 @@
+/**
+ * A needle in a region of 4 GiB, which a process finds without moving more of it than it touches.
+ *
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import { probeUserfault } from "../../ffi/userfault_open.ts";
+import { openLibc } from "../../ffi/libc.ts";
+import { requiresThat, withReason } from "../requires.ts";
+import { temporaryDirectory } from "./command.ts";
+import { startServer } from "./served_region.ts";
+
+openLibc();
+
+const MIB = 1 << 20;
+const SIZE = 4 * 2 ** 30;
+const PROGRAM = new URL("./needle.ts", import.meta.url).pathname;
+
+const probe = probeUserfault();
+const needs = requiresThat(probe.features !== 0, probe.ways.at(-1)?.reason ?? "");
+
+/** A sparse file with a needle near its end, in hay that cannot be compressed. */
+async function hide(path: string, needle: string, offset: number): Promise<void> {
+  using file = await Deno.open(path, { create: true, write: true });
+  await file.truncate(SIZE);
+  const hay = new Uint8Array(MIB);
+  for (const start of [0, SIZE - MIB]) {
+    for (let at = 0; at < MIB; at += 65536) crypto.getRandomValues(hay.subarray(at, at + 65536));
+    if (start === 0) new DataView(hay.buffer).setBigUint64(0, BigInt(offset), true);
+    else hay.set(new TextEncoder().encode(`${needle}\0`), offset - start);
+    await file.seek(start, Deno.SeekMode.Start);
+    assertEquals(await file.write(hay), MIB);
+  }
+}
+
+Deno.test({
+  name: withReason("a needle in 4 GiB is found by two faults and less than 1 MiB", needs),
+  ignore: needs.ignore,
+  async fn() {
+    using directory = temporaryDirectory();
+    const needle = `needle ${crypto.randomUUID()}`, offset = SIZE - 123_456;
+    await hide(`${directory.path}/region`, needle, offset);
+    const server = await startServer(`file:${directory.path}/region?readonly`);
+    await using _server = server.process;
+    const args = ["run", "--quiet", "--no-check", "--allow-all", PROGRAM, server.url, "--json"];
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
+    assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
+    const { wire, readBytes, ...found } = JSON.parse(new TextDecoder().decode(stdout));
+    assertEquals(found, { needle, offset, size: SIZE, faults: 2 });
+    const { sentBytes, receivedBytes } = wire;
+    console.log(`${sentBytes} bytes sent, ${receivedBytes} received`);
+    assert(receivedBytes >= readBytes, "what was touched came over the wire");
+    assert(sentBytes + receivedBytes < MIB, "more came than was asked for");
+  },
+});
