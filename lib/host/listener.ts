@@ -4,16 +4,15 @@
  *
  * @module
  */
-import { EPOLL } from "../../ffi/epoll.ts";
-import { ERRNO, errno } from "../../ffi/errno.ts";
-import { close, setNonblocking } from "../../ffi/file.ts";
-import { accept, setNoDelay, setSendBuffer } from "../../ffi/socket.ts";
+import { close } from "../../ffi/file.ts";
+import { setNoDelay, setSendBuffer } from "../../ffi/socket.ts";
 import type { NbdExport } from "../nbd/export.ts";
 import { NbdNegotiation } from "../nbd/negotiation.ts";
 import type { NbdSession } from "../nbd/session.ts";
+import { Acceptor } from "../net/acceptor.ts";
 import type { Protocol } from "../net/channel.ts";
 import { DescriptorChannel } from "../net/descriptor_channel.ts";
-import type { Deadline, Reactor } from "../net/reactor.ts";
+import type { Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
 import { WireServer } from "../rpc/server.ts";
 import type { ExportOptions, ListenOptions, ListenProtocol } from "./protocol.ts";
@@ -22,8 +21,6 @@ import type { ExportOptions, ListenOptions, ListenProtocol } from "./protocol.ts
 const SEND_BUFFER = 4 << 20;
 /** How long clients may take to read what was answered when the server closes. */
 const CLOSE_MS = 5000;
-/** How long to leave a full backlog alone when no descriptor is free for a connection. */
-const RETRY_MS = 100;
 
 /** What a {@linkcode Listener} needs beside the backend. */
 export interface ListenerOptions extends Omit<ListenOptions, keyof ExportOptions> {
@@ -52,8 +49,8 @@ export class Listener {
   readonly #pool: SlotPool;
   readonly #options: ListenerOptions;
   readonly #wire: WireServer | undefined;
+  readonly #acceptor: Acceptor;
   readonly #connections = new Set<Connection>();
-  #retry: Deadline | undefined;
   #drained: PromiseWithResolvers<void> | undefined;
 
   /** Begins to accept. */
@@ -62,15 +59,12 @@ export class Listener {
     this.#pool = pool;
     this.#options = options;
     if (options.protocol === "telemap") this.#wire = wireServer(options);
-    setNonblocking(options.fd);
-    reactor.add(options.fd, EPOLL.IN, () => this.#accept());
+    this.#acceptor = new Acceptor(reactor, options.fd, (fd) => this.#serve(fd));
   }
 
   /** Accepts no more, answers what is in hand, then drops the connections that are left. */
   async close(): Promise<void> {
-    if (this.#retry === undefined) this.#reactor.remove(this.#options.fd);
-    else this.#reactor.cancelDeadline(this.#retry);
-    close(this.#options.fd);
+    this.#acceptor.close();
     if (this.#connections.size === 0) return;
     this.#drained = Promise.withResolvers();
     for (const { session, channel } of [...this.#connections]) {
@@ -84,15 +78,6 @@ export class Listener {
 
   #drop(): void {
     for (const { channel } of [...this.#connections]) channel.close();
-  }
-
-  #accept(): void {
-    while (true) {
-      const fd = accept(this.#options.fd);
-      if (fd >= 0) this.#serve(fd);
-      else if (errno() === ERRNO.EAGAIN) return;
-      else if (errno() !== ERRNO.ECONNABORTED && errno() !== ERRNO.EINTR) return this.#pause();
-    }
   }
 
   #serve(fd: number): void {
@@ -128,15 +113,6 @@ export class Listener {
   #forget(connection: Connection): void {
     this.#connections.delete(connection);
     if (this.#connections.size === 0) this.#drained?.resolve();
-  }
-
-  /** Descriptors or memory ran out: trying on would spin. */
-  #pause(): void {
-    this.#reactor.remove(this.#options.fd);
-    this.#retry = this.#reactor.addDeadline(performance.now() + RETRY_MS, () => {
-      this.#retry = undefined;
-      this.#reactor.add(this.#options.fd, EPOLL.IN, () => this.#accept());
-    });
   }
 }
 

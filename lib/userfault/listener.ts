@@ -6,10 +6,11 @@
  */
 import { EPOLL } from "../../ffi/epoll.ts";
 import { ERRNO, errno } from "../../ffi/errno.ts";
-import { close, setNonblocking } from "../../ffi/file.ts";
-import { accept, peerCredentials, recv, send } from "../../ffi/socket.ts";
+import { close } from "../../ffi/file.ts";
+import { peerCredentials, recv, send } from "../../ffi/socket.ts";
 import type { Backend } from "../backend/backend.ts";
-import type { Deadline, Reactor } from "../net/reactor.ts";
+import { Acceptor } from "../net/acceptor.ts";
+import type { Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
 import { formatAnswer } from "./handoff_answer.ts";
 import { type Handoff, HandoffReceiver } from "./handoff_receiver.ts";
@@ -59,18 +60,15 @@ export interface UserfaultListenerOptions extends UserfaultClientOptions {
   onEvent(event: UserfaultClientEvent): void;
 }
 
-/** How long to leave a full backlog alone when no descriptor is free for a connection. */
-const RETRY_MS = 100;
-
 /** See the module. */
 export class UserfaultListener {
   readonly #reactor: Reactor;
   readonly #pool: SlotPool;
   readonly #backend: Backend;
   readonly #options: UserfaultListenerOptions;
+  readonly #acceptor: Acceptor;
   readonly #clients = new Set<Client>();
   #count = 0;
-  #retry: Deadline | undefined;
 
   /** Begins to accept. */
   constructor(
@@ -83,25 +81,13 @@ export class UserfaultListener {
     this.#pool = pool;
     this.#backend = backend;
     this.#options = options;
-    setNonblocking(options.fd);
-    reactor.add(options.fd, EPOLL.IN, () => this.#accept());
+    this.#acceptor = new Acceptor(reactor, options.fd, (fd) => this.#welcome(fd));
   }
 
   /** Accepts no more, and lets all clients go, who learn it by the end of their connections. */
   close(): void {
-    if (this.#retry === undefined) this.#reactor.remove(this.#options.fd);
-    else this.#reactor.cancelDeadline(this.#retry);
-    close(this.#options.fd);
+    this.#acceptor.close();
     for (const client of [...this.#clients]) client.end("the handler was closed");
-  }
-
-  #accept(): void {
-    while (true) {
-      const fd = accept(this.#options.fd);
-      if (fd >= 0) this.#welcome(fd);
-      else if (errno() === ERRNO.EAGAIN) return;
-      else if (errno() !== ERRNO.ECONNABORTED && errno() !== ERRNO.EINTR) return this.#pause();
-    }
   }
 
   #welcome(fd: number): void {
@@ -127,15 +113,6 @@ export class UserfaultListener {
       onEnd: () => this.#clients.delete(client),
     });
     this.#clients.add(client);
-  }
-
-  /** Descriptors or memory ran out: trying on would spin. */
-  #pause(): void {
-    this.#reactor.remove(this.#options.fd);
-    this.#retry = this.#reactor.addDeadline(performance.now() + RETRY_MS, () => {
-      this.#retry = undefined;
-      this.#reactor.add(this.#options.fd, EPOLL.IN, () => this.#accept());
-    });
   }
 }
 
