@@ -65,12 +65,8 @@ export {
   type UserfaultHandler,
 } from "./lib/host/serve_userfault.ts";
 export type { BackendModule, BackendSource, OpenBackend } from "./lib/host/source.ts";
-export {
-  type DirectMount,
-  type DirectMountOptions,
-  mountDirect,
-  type MountForm,
-} from "./lib/mount/direct.ts";
+export { type DirectMountOptions, mountDirect } from "./lib/mount/direct.ts";
+export type { Mount, MountForm, MountOptions } from "./lib/mount/mount.ts";
 export {
   type PagedInMemory,
   pageInMemory,

@@ -7,9 +7,9 @@
 import {
   type Backend,
   type DeviceChoice,
-  type DirectMount,
   formatSize,
   IntegrityError,
+  type Mount,
   mountDirect,
   openBackend,
   UnsupportedError,
@@ -85,7 +85,7 @@ async function mountOrSay(
   url: string,
   device: DeviceChoice,
   say: Say,
-): Promise<DirectMount | undefined> {
+): Promise<Mount | undefined> {
   try {
     const mount = await mountDirect({ backend: url, device, as: "path" });
     say(`Mounted at ${mount.path} by ${mount.device}: ${mount.reason}`);
@@ -100,7 +100,7 @@ async function mountOrSay(
 
 /** Does something with the region through its path, and unmounts it. */
 async function throughMount<T>(
-  mount: DirectMount,
+  mount: Mount,
   use: (region: Backend) => Promise<T>,
 ): Promise<T> {
   await using _mount = mount;

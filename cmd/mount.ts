@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type DirectMount, formatSize, mountDirect, TelemapError } from "../mod.ts";
+import { formatSize, type Mount, mountDirect, TelemapError } from "../mod.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken, TOKEN_OPTION } from "./token.ts";
@@ -69,7 +69,7 @@ export const mount: Command = defineCommand({
 });
 
 /** Closes a mount; where somebody uses its device, as soon as nobody does. */
-async function closeOnceFree(mount: DirectMount): Promise<void> {
+async function closeOnceFree(mount: Mount): Promise<void> {
   for (let told = false;; told = true) {
     try {
       return await mount.close();
@@ -81,11 +81,11 @@ async function closeOnceFree(mount: DirectMount): Promise<void> {
   }
 }
 
-function readyEvent({ device, path, size, durable, readOnly, reason }: DirectMount) {
+function readyEvent({ device, path, size, durable, readOnly, reason }: Mount) {
   return { event: "ready", device, path, size, durable, readOnly, reason };
 }
 
-function readyLine({ device, path, size, durable, reason }: DirectMount): string {
+function readyLine({ device, path, size, durable, reason }: Mount): string {
   const line = `Mounted ${formatSize(size)} at ${path} by ${device}: ${reason}`;
   return durable ? line : `${line}\nThe store behind it does not survive a loss of power`;
 }

@@ -10,7 +10,7 @@
 import { createHash } from "node:crypto";
 import { addressOf } from "../../ffi/libc.ts";
 import { adviseAt, pageSize } from "../../ffi/mman.ts";
-import { type DirectMount, type DirectMountOptions, mountDirect } from "../../mod.ts";
+import { type DirectMountOptions, type Mount, mountDirect } from "../../mod.ts";
 
 /** Takes pages out of memory, so that the next touch is a fault again (Linux 5.4). */
 const MADV_PAGEOUT = 21;
@@ -65,19 +65,19 @@ function say(event: Record<string, unknown>): void {
 }
 
 /** Mounts the slice; by `userfault`, a fault is to bring in no more than its page. */
-function mountSlice(): Promise<DirectMount> {
+function mountSlice(): Promise<Mount> {
   const options: DirectMountOptions = { backend, as: "slice", device };
   if (device === "userfault") options.memory = { faultAround: pageSize() };
   return mountDirect(options);
 }
 
 /** Touches that had to wait for the region so far. */
-async function waitedTouches(mount: DirectMount): Promise<number> {
+async function waitedTouches(mount: Mount): Promise<number> {
   return device === "userfault" ? (await mount.statistics()).faults : majorFaults();
 }
 
 /** Touches until the time is over, while what was written is written back. */
-async function hammer(mount: DirectMount, end: number): Promise<void> {
+async function hammer(mount: Mount, end: number): Promise<void> {
   const { bytes } = mount;
   let syncing: Promise<void> = Promise.resolve();
   while (performance.now() < end) {

@@ -8,7 +8,7 @@
  */
 import { TextLineStream } from "@std/streams";
 import { addressOf } from "../../ffi/libc.ts";
-import { type DirectMount, type DirectMountOptions, mountDirect } from "../../mod.ts";
+import { type DirectMountOptions, type Mount, mountDirect } from "../../mod.ts";
 import { readOnThread } from "../touch.ts";
 import { ScriptedBackend } from "./scripted_module.ts";
 
@@ -39,7 +39,7 @@ function nameOf(error: unknown): string {
   return error instanceof Error && "code" in error ? `${error.code}` : `${error}`;
 }
 
-async function touch(mount: DirectMount, offset: number): Promise<void> {
+async function touch(mount: Mount, offset: number): Promise<void> {
   const [byte] = await readOnThread(addressOf(mount.bytes) + offset, 1);
   say(`touched ${offset} ${byte}`);
 }

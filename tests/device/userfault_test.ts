@@ -9,8 +9,8 @@ import { addressOf, openLibc } from "../../ffi/libc.ts";
 import { probeUserfault } from "../../ffi/userfault_open.ts";
 import { MAP, Mapping } from "../../ffi/mman.ts";
 import {
-  type DirectMount,
   type DirectMountOptions,
+  type Mount,
   mountDirect,
   openBackend,
   Pattern,
@@ -46,7 +46,7 @@ function mountSlice(
   backend: DirectMountOptions["backend"],
   memory: Memory = {},
   readOnly = false,
-): Promise<DirectMount> {
+): Promise<Mount> {
   return mountDirect({ backend, as: "slice", device: "userfault", memory, readOnly });
 }
 
