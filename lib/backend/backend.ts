@@ -84,6 +84,12 @@ export interface Backend extends AsyncDisposable {
    * returns: a server need not keep a copy. Unless told: it may.
    */
   readonly writesAtOnce?: boolean;
+  /**
+   * Nothing goes on in this isolate between calls: what a call began is over when its promise
+   * settles, and no timer, connection or message has to be seen to meanwhile. A server that waits
+   * for no call may then hold the isolate up until it is asked something. Unless told: it may not.
+   */
+  readonly restsBetweenCalls?: boolean;
 
   /** Fills the whole buffer from `offset`, or throws. */
   readAt(buffer: Uint8Array, offset: number): Awaitable<void>;

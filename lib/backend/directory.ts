@@ -75,6 +75,7 @@ interface Piece {
 class DirectoryBackend implements Backend {
   readonly size: number;
   readonly blockSize = 1;
+  readonly restsBetweenCalls = true;
   readonly durable: boolean;
   readonly readOnly: boolean;
   readonly #manifest: LockedManifest;

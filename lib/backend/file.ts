@@ -103,6 +103,7 @@ function checkedSize(file: DiskFile, asked: number | undefined): number {
 class FileBackend implements Backend {
   readonly size: number;
   readonly blockSize = 1;
+  readonly restsBetweenCalls = true;
   readonly durable: boolean;
   readonly readOnly: boolean;
   readonly #file: DiskFile;

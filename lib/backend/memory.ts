@@ -75,6 +75,7 @@ export class MemoryBackend implements Backend {
   readonly blockSize = 1;
   readonly durable = false;
   readonly writesAtOnce = true;
+  readonly restsBetweenCalls = true;
   readonly readOnly: boolean;
   /** The region itself. Write to it by {@linkcode writeAt} only; `bytes` is empty after close. */
   readonly memory: { readonly bytes: Uint8Array<ArrayBuffer>; readonly address: number };

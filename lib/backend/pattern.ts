@@ -110,6 +110,7 @@ export class PatternBackend implements Backend {
   readonly durable = true;
   readonly readOnly = true;
   readonly writesAtOnce = true;
+  readonly restsBetweenCalls = true;
   readonly #pattern: Pattern;
   #closed = false;
 

@@ -76,9 +76,8 @@ class HostWorker {
       const packed = error === undefined ? undefined : packError(error);
       scope.postMessage({ event: "detached", fd, error: packed });
     });
-    // What answers from memory or page cache tells when it does not; the rest may work in the
-    // background of this isolate at any time.
-    reactor.blocking = backend.writesAtOnce === true;
+    // Every protocol tells the reactor of the calls that it waits for.
+    reactor.blocking = backend.restsBetweenCalls === true;
   }
 
   get facts(): BackendFacts {
@@ -132,7 +131,7 @@ class HostWorker {
     const backend = alignBackend(await openPortable(source, this.#reactor));
     const identity = identify(source, backend);
     this.#others.push({ ...options, backend, identity });
-    this.#reactor.blocking &&= backend.writesAtOnce === true;
+    this.#reactor.blocking &&= backend.restsBetweenCalls === true;
   }
 
   /** Flushes all backends, and throws what the first one throws that fails. */
