@@ -16,7 +16,7 @@ export type DeviceChoice = DeviceKind | "auto";
 export interface DeviceMemory {
   /** The bytes; empty once the device is detached. */
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** Writes what was written to the bytes before to the backend, which the host has to flush then. */
+  /** Answers when all that was written to the bytes before is durable in the backend. */
   push(): Promise<void>;
   /** What was counted so far. */
   statistics(): Promise<MemoryStatistics>;

@@ -159,10 +159,7 @@ class PagedMemory implements Device {
   }
 
   async #push(): Promise<void> {
-    await settleAll(this.#handlers.map(async ({ paging, own }) => {
-      await paging.served.push();
-      await own?.flush();
-    }));
+    await settleAll(this.#handlers.map(({ paging }) => paging.served.push()));
   }
 
   async #statistics(): Promise<MemoryStatistics> {

@@ -33,7 +33,7 @@ export interface HostOptions {
 
 /** Memory of this process that a {@linkcode BackendHost} pages in. */
 export interface ServedMemory {
-  /** Writes all pages that were written before to the backend, and does not flush it. */
+  /** Answers when all that was written before is durable in the backend. */
   push(): Promise<void>;
   /** Answers when every page is in place, those that nobody has touched too. */
   complete(): Promise<void>;

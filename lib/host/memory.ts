@@ -82,7 +82,7 @@ export class HostedMemory {
     }
   }
 
-  /** Writes what was written to the memory back. */
+  /** Writes what was written to the memory back, and flushes that. */
   async push(fd: number): Promise<void> {
     await this.#find(fd).pusher?.push();
   }

@@ -3,8 +3,9 @@
  * flight.
  *
  * Pages are protected again before they are read here, so that a write which comes meanwhile makes
- * them dirty for the next push. Whatever was written before a push began is in the backend when it
- * ends, unless it throws: then what failed is dirty again.
+ * them dirty for the next push. Whatever was written before a push began is durable in the backend
+ * when it ends, unless it throws: then what failed is dirty again, and where it was the flush that
+ * failed, all that it was to make durable.
  *
  * @module
  */
@@ -30,6 +31,8 @@ export class PagePusher implements Disposable {
   readonly #tracker: WriteTracker;
   readonly #statistics: UserfaultStatistics;
   readonly #bytes: Uint8Array<ArrayBuffer>;
+  /** What the backend took and did not flush yet. */
+  #unflushed = new RangeList();
   #last: Promise<void> = Promise.resolve();
 
   /** Pushes what `tracker` finds written in `region`; counts it in `statistics`. */
@@ -53,7 +56,7 @@ export class PagePusher implements Disposable {
     );
   }
 
-  /** Pushes all that was written before, once the push before this one is over. */
+  /** Pushes all that was written before and flushes, once the push before this one is over. */
   push(): Promise<void> {
     const pushing = this.#last.then(() => this.#push());
     this.#last = pushing.catch(() => {});
@@ -75,7 +78,9 @@ export class PagePusher implements Disposable {
         failed.add(from, to);
         continue;
       }
-      const writing = this.#write(from, to).catch((error) => {
+      const writing = this.#write(from, to).then(() => {
+        this.#unflushed.add(from, to);
+      }, (error) => {
         failure ??= error;
         failed.add(from, to);
       }).finally(() => flying.delete(writing));
@@ -83,9 +88,22 @@ export class PagePusher implements Disposable {
       await (flying.size < IN_FLIGHT ? this.#pause() : Promise.race(flying));
     }
     await Promise.all(flying);
-    if (failure === undefined) return;
+    if (failure === undefined) return await this.#flush();
     this.#tracker.restore(failed);
     throw failure;
+  }
+
+  async #flush(): Promise<void> {
+    const flushed = this.#unflushed;
+    if (flushed.count === 0) return;
+    this.#unflushed = new RangeList();
+    try {
+      await this.#backend.flush();
+    } catch (error) {
+      // The backend may have lost any of it.
+      this.#tracker.restore(flushed);
+      throw error;
+    }
   }
 
   /** The ranges in pieces, without what lies beyond the backend's end or is poisoned. */
