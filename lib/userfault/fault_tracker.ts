@@ -67,12 +67,12 @@ export class FaultTracker implements WriteTracker {
   }
 
   collect(written: RangeList, from: number): number {
-    const { address, size } = this.#range;
+    const { address, size, pageSize } = this.#range;
     const dirty = this.#dirty;
     let at = dirty.next(from, size);
     for (let runs = 0; runs < RUNS_MAX && at < size; runs++) {
       const end = dirty.end(at, Math.min(at + BYTES_MAX, size));
-      if (this.#protect(address + at, end - at)) dirty.clear(at, end);
+      if (protectPages(this.#uffd, address + at, end - at, pageSize)) dirty.clear(at, end);
       written.add(at, end);
       at = dirty.next(end, size);
       if (end - from >= BYTES_MAX) return end;
@@ -96,12 +96,28 @@ export class FaultTracker implements WriteTracker {
 
   /** Does nothing: the userfaultfd belongs to its handler. */
   [Symbol.dispose](): void {}
+}
 
-  /** Protects pages; false where that cannot be right now, so that they have to stay dirty. */
-  #protect(address: number, length: number): boolean {
-    const result = this.#uffd.writeProtect(address, length);
-    if (result >= 0) return true;
-    if (fillOutcome(result, length) === "changing") return false;
+/**
+ * Write-protects memory that is registered for WP, however many mappings it lies in: before Linux
+ * 6.4, one request reaches no further than one. Answers false where some of it cannot be protected
+ * right now, as its mapping is being changed. Throws `SystemError` (ENOENT: some of it is not
+ * registered).
+ */
+export function protectPages(
+  uffd: Userfault,
+  address: number,
+  length: number,
+  pageSize: number,
+): boolean {
+  const result = uffd.writeProtect(address, length);
+  if (result >= 0) return true;
+  const outcome = fillOutcome(result, length);
+  if (outcome === "changing") return false;
+  if (outcome !== "unmapped" || length <= pageSize) {
     throw fillError("write-protect pages", address, result);
   }
+  const half = Math.ceil(length / pageSize / 2) * pageSize;
+  const first = protectPages(uffd, address, half, pageSize);
+  return protectPages(uffd, address + half, length - half, pageSize) && first;
 }

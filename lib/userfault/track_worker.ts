@@ -8,11 +8,11 @@ import { EPOLL, EventFd } from "../../ffi/epoll.ts";
 import { SystemError } from "../../ffi/errno.ts";
 import { adviseAt, MADV } from "../../ffi/mman.ts";
 import { UFFD_EVENT, UFFD_FAULT, UserfaultMessages } from "../../ffi/userfault_messages.ts";
-import { fillError, UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
+import { UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
 import { ClosedError, errorCode } from "../backend/errors.ts";
 import { RangeList } from "../backend/range_list.ts";
 import { Reactor } from "../net/reactor.ts";
-import { FaultTracker } from "./fault_tracker.ts";
+import { FaultTracker, protectPages } from "./fault_tracker.ts";
 import type { TrackAnswer, TrackCommand } from "./track_protocol.ts";
 import { collectWritten, type TrackedRange } from "./write_tracker.ts";
 
@@ -95,8 +95,8 @@ class FaultHandler {
       }
     }
     this.#uffd.register(start, length, UFFD_REGISTER.MISSING | UFFD_REGISTER.WP);
-    const result = this.#uffd.writeProtect(start, length);
-    if (result < 0) throw fillError("write-protect pages", start, result);
+    // It can always be: only with events of the userfaultfd a mapping is found being changed.
+    protectPages(this.#uffd, start, length, this.#range.pageSize);
   }
 
   #ready(): void {

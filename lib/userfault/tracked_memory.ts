@@ -127,7 +127,13 @@ class TrackedMemory implements MemoryTracker {
         await this.#tracking.grow(size);
         this.#size = size;
       }
-      return await this.#tracking.collect(() => this.#check());
+      try {
+        return await this.#tracking.collect(() => this.#check());
+      } catch (error) {
+        // Where the memory moved meanwhile, that is why.
+        this.#check();
+        throw error;
+      }
     });
   }
 

@@ -10,6 +10,8 @@ import { trackMemory, type TrackMemoryOptions } from "../../mod.ts";
 import { CONTROL, type HammerOrder } from "./write_hammer_worker.ts";
 
 const PAGE = 65536;
+/** The longest pause between two collections, in ms. */
+const PAUSE_MS = 10;
 
 /** How {@linkcode hammerTracked} hammers. */
 export interface HammerOptions extends TrackMemoryOptions {
@@ -42,9 +44,12 @@ export async function hammerTracked(options: HammerOptions): Promise<HammerResul
   const copy = new Uint8Array(2 * size);
   await using writer = await Writer.start(memory, size, seed);
   const result = { method: tracker.method, rounds: 0, writes: 0, pushed: 0 };
+  const random = makeRandom(seed);
   const end = performance.now() + duration;
   for (let grown = false; performance.now() < end; result.rounds++) {
     result.pushed += await push(tracker, copy);
+    // Now and then the writer gets further ahead.
+    if (random(2) === 0) await delay(random(PAUSE_MS));
     if (!grown && performance.now() > end - duration / 2) {
       grown = true;
       memory.grow(pages);
@@ -57,6 +62,21 @@ export async function hammerTracked(options: HammerOptions): Promise<HammerResul
   assertEquals(sumOfWords(copy), result.writes);
   assertEquals([...await tracker.dirty()], [], "nothing was written any more");
   return result;
+}
+
+/** Values below a limit that follow from the seed (xorshift32). */
+function makeRandom(seed: number): (limit: number) => number {
+  let state = seed;
+  return (limit) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % limit;
+  };
+}
+
+function delay(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 /** Copies what was written, and answers how much. */

@@ -24,7 +24,7 @@ export const CONTROL = {
   MASK: 1,
 } as const;
 
-const WRITES_A_TURN = 500;
+const WRITES_A_TURN = 50;
 
 interface WorkerScope {
   onmessage: ((event: MessageEvent<HammerOrder>) => void) | null;
