@@ -11,6 +11,7 @@ import { createHash } from "node:crypto";
 import { addressOf } from "../../ffi/libc.ts";
 import { adviseAt, pageSize } from "../../ffi/mman.ts";
 import { type DirectMountOptions, type Mount, mountDirect } from "../../mod.ts";
+import { makeRandom } from "./random.ts";
 
 /** Takes pages out of memory, so that the next touch is a fault again (Linux 5.4). */
 const MADV_PAGEOUT = 21;
@@ -19,17 +20,6 @@ const WORKERS = 2;
 const ROUNDS = 2;
 const TOUCHES_A_TURN = 100;
 const LENGTH_MOST = 32 << 10;
-
-/** xorshift32: values in `[0, limit)` that follow from the seed. */
-function makeRandom(seed: number): (limit: number) => number {
-  let state = seed | 1;
-  return (limit) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) % limit;
-  };
-}
 
 /** Faults of this process so far that had to wait for I/O (proc(5), /proc/pid/stat). */
 function majorFaults(): number {
