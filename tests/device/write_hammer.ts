@@ -7,6 +7,7 @@
 import { assert, assertEquals } from "@std/assert";
 import type { MemoryTracker } from "../../lib/userfault/tracked_memory.ts";
 import { trackMemory, type TrackMemoryOptions } from "../../mod.ts";
+import { makeRandom } from "./random.ts";
 import { CONTROL, type HammerOrder } from "./write_hammer_worker.ts";
 
 const PAGE = 65536;
@@ -62,17 +63,6 @@ export async function hammerTracked(options: HammerOptions): Promise<HammerResul
   assertEquals(sumOfWords(copy), result.writes);
   assertEquals([...await tracker.dirty()], [], "nothing was written any more");
   return result;
-}
-
-/** Values below a limit that follow from the seed (xorshift32). */
-function makeRandom(seed: number): (limit: number) => number {
-  let state = seed;
-  return (limit) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) % limit;
-  };
 }
 
 function delay(milliseconds: number): Promise<void> {
