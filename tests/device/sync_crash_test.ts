@@ -10,6 +10,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { addressOf, openLibc } from "../../ffi/libc.ts";
 import { probeUserfault } from "../../ffi/userfault_open.ts";
+import { probeTracking } from "../../lib/userfault/tracking_probe.ts";
 import { IntegrityError, mountDirect } from "../../mod.ts";
 import { requiresThat, withReason } from "../requires.ts";
 import type { TelemapProcess } from "../telemap_process.ts";
@@ -185,6 +186,8 @@ Deno.test({
     const read = () => Deno.readFile(path);
     await using server = new Server(`file:${path}?size=${SIZE}`);
     await server.start();
+    const methods = probeTracking().filter(({ available }) => available)
+      .map(({ method }) => method);
     const books = new Books();
     let writes = 0;
     for (let run = 0; run < RUNS;) {
@@ -192,7 +195,7 @@ Deno.test({
         backend: server.url,
         device: "userfault",
         as: "slice",
-        memory: { prefetch: random(2) === 0 },
+        memory: { prefetch: random(2) === 0, tracking: methods[random(methods.length)] },
       });
       const writer = new Writer(mount.bytes, books, random(2 ** 31));
       const until = Math.min(run + 1 + random(RUNS_A_MOUNT), RUNS);

@@ -8,6 +8,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { addressOf, openLibc } from "../../ffi/libc.ts";
 import { probeUserfault } from "../../ffi/userfault_open.ts";
 import { MAP, Mapping } from "../../ffi/mman.ts";
+import { probeTracking } from "../../lib/userfault/tracking_probe.ts";
 import {
   type DirectMountOptions,
   type Mount,
@@ -120,6 +121,35 @@ for (const [name, make] of Object.entries(REGIONS)) {
     await backend.readAt(found, 0);
     assertEquals(found.findIndex((byte, index) => byte !== expected[index]), -1);
   });
+}
+
+for (const { method: tracking, available, reason } of probeTracking()) {
+  const further = requiresThat(available, reason ?? "");
+  test(`each write is noticed by ${tracking}, of pages that come from anywhere`, async () => {
+    using directory = temporaryDirectory();
+    const url = (await fill(`file:${directory.path}/region?size=${SIZE}`)).again!;
+    {
+      // A hole, whose pages are zeroes without memory.
+      await using backend = await openBackend(url);
+      await backend.zero!(MIB, MIB);
+    }
+    await using mount = await mountSlice(url, { tracking });
+    const expected = patternOf(SIZE).fill(0, MIB, 2 * MIB);
+    // Read before it is written, or not; in the hole, or not; the last page, again and again.
+    const places = [0, MIB, MIB + 10 * PAGE, 3 * MIB, SIZE - 1];
+    for (const at of [0, MIB]) assertEquals(mount.bytes[at], expected[at]);
+    for (let round = 1; round <= 3; round++) {
+      const { pushedBytes } = await mount.statistics();
+      for (const at of places) expected[at] = mount.bytes[at] = round;
+      await mount.sync();
+      const pushed = (await mount.statistics()).pushedBytes - pushedBytes;
+      assertEquals(pushed, 4 * PAGE + SIZE % PAGE, `round ${round}`);
+      const found = await Deno.readFile(`${directory.path}/region`);
+      assertEquals(found.findIndex((byte, index) => byte !== expected[index]), -1);
+    }
+    const { writeFaults } = await mount.statistics();
+    assertEquals(writeFaults > 0, tracking === "wp-faults", `${writeFaults} write faults`);
+  }, further);
 }
 
 test("a slice of memory: is zeroes until it is written, before any byte was read", async () => {
