@@ -86,5 +86,5 @@ export {
   type MemoryTracker,
   trackMemory,
   type TrackMemoryOptions,
-} from "./lib/userfault/tracked_memory.ts";
-export type { TrackingMethod } from "./lib/userfault/write_tracker.ts";
+} from "./lib/tracking/tracked_memory.ts";
+export type { TrackingMethod } from "./lib/tracking/write_tracker.ts";

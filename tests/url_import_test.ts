@@ -89,7 +89,7 @@ const ENTRIES = [
   "mod.ts",
   "lib/host/worker.ts",
   "lib/userfault/handler_link_worker.ts",
-  "lib/userfault/track_worker.ts",
+  "lib/tracking/track_worker.ts",
 ];
 
 for (const entry of ENTRIES) {

@@ -11,8 +11,8 @@ import { UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
 import { DeadlineError, TelemapError, UsageError } from "../backend/errors.ts";
 import type { BackendHost, ServedMemory } from "../host/host.ts";
 import type { UserfaultLoss } from "../userfault/server.ts";
-import { bestTracking } from "../userfault/tracking_probe.ts";
-import type { TrackingMethod } from "../userfault/write_tracker.ts";
+import { bestTracking } from "../tracking/tracking_probe.ts";
+import type { TrackingMethod } from "../tracking/write_tracker.ts";
 
 /** How memory is paged in. */
 export interface PagingOptions {

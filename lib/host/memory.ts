@@ -7,13 +7,13 @@ import type { Backend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
-import { AsyncTracker } from "../userfault/async_tracker.ts";
-import { FaultTracker } from "../userfault/fault_tracker.ts";
+import { AsyncTracker } from "../tracking/async_tracker.ts";
+import { FaultTracker } from "../tracking/fault_tracker.ts";
 import { PagePusher } from "../userfault/page_pusher.ts";
 import { PagedCompareTracker } from "../userfault/paged_compare_tracker.ts";
 import type { PagedRegion } from "../userfault/paged_region.ts";
 import { UserfaultServer } from "../userfault/server.ts";
-import type { TrackingMethod, WriteTracker } from "../userfault/write_tracker.ts";
+import type { TrackingMethod, WriteTracker } from "../tracking/write_tracker.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
 import type { MemoryOptions } from "./protocol.ts";
 

@@ -8,7 +8,7 @@
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { UserfaultServerOptions } from "../userfault/server.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
-import type { TrackingMethod } from "../userfault/write_tracker.ts";
+import type { TrackingMethod } from "../tracking/write_tracker.ts";
 import type { SharedBackend } from "../backend/backend.ts";
 import type { PortableError } from "./remote_error.ts";
 import type { PortableSource } from "./source.ts";

@@ -16,7 +16,7 @@ import type { Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
 import type { PagedRegion } from "./paged_region.ts";
 import type { UserfaultStatistics } from "./statistics.ts";
-import { collectWritten, type WriteTracker } from "./write_tracker.ts";
+import { collectWritten, type WriteTracker } from "../tracking/write_tracker.ts";
 
 const PIECE = 1 << 20;
 /** Pieces in flight where the backend is far away. */

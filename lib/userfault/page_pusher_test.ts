@@ -7,11 +7,11 @@ import { openMemory } from "../backend/memory.ts";
 import type { RangeList } from "../backend/range_list.ts";
 import { Reactor } from "../net/reactor.ts";
 import { SlotPool } from "../net/slot_pool.ts";
-import { DirtyPages } from "./dirty_pages.ts";
+import { DirtyPages } from "../tracking/dirty_pages.ts";
 import { PagedRegion } from "./paged_region.ts";
 import { PagePusher } from "./page_pusher.ts";
 import { noStatistics } from "./statistics.ts";
-import type { WriteTracker } from "./write_tracker.ts";
+import type { WriteTracker } from "../tracking/write_tracker.ts";
 
 openLibc();
 

@@ -10,9 +10,9 @@
 import { Mapping } from "../../ffi/mman.ts";
 import { copyMemory, equalMemory } from "../../ffi/string.ts";
 import type { RangeList } from "../backend/range_list.ts";
-import { DirtyPages } from "./dirty_pages.ts";
+import { DirtyPages } from "../tracking/dirty_pages.ts";
 import type { PagedRegion } from "./paged_region.ts";
-import type { WriteTracker } from "./write_tracker.ts";
+import type { WriteTracker } from "../tracking/write_tracker.ts";
 
 /** Bytes that one step looks at: about a millisecond's worth. */
 const STEP = 4 << 20;

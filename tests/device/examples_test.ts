@@ -13,7 +13,7 @@ const DOCUMENTED = [
   "lib/host/open_backend.ts",
   "lib/host/serve.ts",
   "lib/mount/direct.ts",
-  "lib/userfault/tracked_memory.ts",
+  "lib/tracking/tracked_memory.ts",
 ];
 
 const needs = requires("root", "/dev/fuse");

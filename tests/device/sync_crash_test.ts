@@ -10,7 +10,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { addressOf, openLibc } from "../../ffi/libc.ts";
 import { probeUserfault } from "../../ffi/userfault_open.ts";
-import { probeTracking } from "../../lib/userfault/tracking_probe.ts";
+import { probeTracking } from "../../lib/tracking/tracking_probe.ts";
 import { IntegrityError, mountDirect } from "../../mod.ts";
 import { requiresThat, withReason } from "../requires.ts";
 import type { TelemapProcess } from "../telemap_process.ts";

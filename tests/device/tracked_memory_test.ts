@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { close, O, open, pread } from "../../ffi/file.ts";
 import { openLibc } from "../../ffi/libc.ts";
-import { probeTracking } from "../../lib/userfault/tracking_probe.ts";
+import { probeTracking } from "../../lib/tracking/tracking_probe.ts";
 import {
   ClosedError,
   RangeList,

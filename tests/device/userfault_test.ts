@@ -8,7 +8,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { addressOf, openLibc } from "../../ffi/libc.ts";
 import { probeUserfault } from "../../ffi/userfault_open.ts";
 import { MAP, Mapping } from "../../ffi/mman.ts";
-import { probeTracking } from "../../lib/userfault/tracking_probe.ts";
+import { probeTracking } from "../../lib/tracking/tracking_probe.ts";
 import {
   type DirectMountOptions,
   type Mount,

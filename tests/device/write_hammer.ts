@@ -5,7 +5,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import type { MemoryTracker } from "../../lib/userfault/tracked_memory.ts";
+import type { MemoryTracker } from "../../lib/tracking/tracked_memory.ts";
 import { trackMemory, type TrackMemoryOptions } from "../../mod.ts";
 import { makeRandom } from "./random.ts";
 import { CONTROL, type HammerOrder } from "./write_hammer_worker.ts";

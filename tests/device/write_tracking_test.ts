@@ -3,7 +3,7 @@
  */
 import { assert } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
-import { probeTracking } from "../../lib/userfault/tracking_probe.ts";
+import { probeTracking } from "../../lib/tracking/tracking_probe.ts";
 import { requiresThat, withReason } from "../requires.ts";
 import { hammerTracked } from "./write_hammer.ts";
 

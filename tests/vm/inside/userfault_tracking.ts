@@ -6,7 +6,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { openLibc } from "../../../ffi/libc.ts";
-import { probeTracking } from "../../../lib/userfault/tracking_probe.ts";
+import { probeTracking } from "../../../lib/tracking/tracking_probe.ts";
 import { trackMemory } from "../../../mod.ts";
 import { hammerTracked } from "../../device/write_hammer.ts";
 
