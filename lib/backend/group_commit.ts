@@ -4,20 +4,28 @@
  * @module
  */
 
+/** How a {@linkcode GroupCommit} goes on. */
+export interface GroupCommitOptions {
+  /** A failed commit is followed by others: each does again whatever is not durable yet. */
+  retries?: boolean;
+}
+
 /**
  * Runs `commit` so that it begins after each call of {@linkcode GroupCommit.run}, one at a time.
- * A failure stays: the kernel reports a lost write once and then forgets it, so no later sync
- * could vouch for what was written before.
+ * A failure stays, unless told that it may be tried again: the kernel reports a lost write once and
+ * then forgets it, so no later sync could vouch for what was written before.
  */
 export class GroupCommit {
   readonly #commit: () => Promise<void>;
+  readonly #retries: boolean;
   #running: Promise<void> | undefined;
   #next: Promise<void> | undefined;
   #failure: { error: unknown } | undefined;
 
   /** Makes a group over a function that syncs everything written before it was called. */
-  constructor(commit: () => Promise<void>) {
+  constructor(commit: () => Promise<void>, options: GroupCommitOptions = {}) {
     this.#commit = commit;
+    this.#retries = options.retries ?? false;
   }
 
   /** Whether a commit failed, after which all do. */
@@ -27,7 +35,7 @@ export class GroupCommit {
 
   /**
    * Answers when a commit that began after this call is done; throws what that one threw, or one
-   * before it.
+   * before it that stays.
    */
   run(): Promise<void> {
     if (this.#next !== undefined) return this.#next;
@@ -47,6 +55,7 @@ export class GroupCommit {
     try {
       if (this.#failure === undefined) await this.#commit();
     } catch (error) {
+      if (this.#retries) throw error;
       this.#failure = { error };
     } finally {
       this.#running = undefined;

@@ -1,13 +1,13 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { GroupCommit } from "./group_commit.ts";
+import { GroupCommit, type GroupCommitOptions } from "./group_commit.ts";
 
 /** A commit whose every run is ended by hand, and the number of runs so far. */
-function manual() {
+function manual(options: GroupCommitOptions = {}) {
   const runs: PromiseWithResolvers<void>[] = [];
   const group = new GroupCommit(() => {
     runs.push(Promise.withResolvers());
     return runs.at(-1)!.promise;
-  });
+  }, options);
   return { runs, group };
 }
 
@@ -62,4 +62,17 @@ Deno.test("after a failure every commit fails alike, and is not even begun", asy
   await assertRejects(() => second, Error, "lost");
   await assertRejects(() => group.run(), Error, "lost");
   assertEquals([runs.length, group.failed], [1, true]);
+});
+
+Deno.test("where it retries, a failure is that of those who waited for it", async () => {
+  const { runs, group } = manual({ retries: true });
+  const first = group.run();
+  const second = group.run();
+  await turn();
+  runs[0]!.reject(new Error("full"));
+  await assertRejects(() => first, Error, "full");
+  await turn();
+  assertEquals([runs.length, group.failed], [2, false]);
+  runs[1]!.resolve();
+  await second;
 });

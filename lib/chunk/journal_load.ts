@@ -1,0 +1,295 @@
+/**
+ * Opens the journal of a cache: makes a new one, or reads the one that is there, checks that it is
+ * of this cache and this remote, and takes for absent what a crash made doubtful.
+ *
+ * @module
+ */
+import { type Backend, extentsOf } from "../backend/backend.ts";
+import { Bitmap } from "../backend/bitmap.ts";
+import { ChangedError, IntegrityError, UsageError } from "../backend/errors.ts";
+import { formatSize } from "../backend/size.ts";
+import {
+  type CacheJournal,
+  type DurableSlot,
+  type JournalStorage,
+  type LoadedJournal,
+  StoredJournal,
+} from "./journal.ts";
+import {
+  decodeHeader,
+  encodeHeader,
+  findSlot,
+  type FoundSlot,
+  ID_BYTES,
+  type JournalHeader,
+  type JournalLayout,
+  layoutOf,
+  PAGE,
+  PAGE_BITS,
+  partChunksOf,
+  recordedVersion,
+  sealSlot,
+  slotOffset,
+} from "./journal_pages.ts";
+
+/** Pages that are read or written at once. */
+const BATCH = 128;
+
+/** What tells a remote from others. */
+export interface RemoteIdentity {
+  /** 16 bytes that are the same as long as it is the same region. */
+  readonly id: Uint8Array;
+  /** The version of its backend, where it has one. */
+  readonly version?: string | undefined;
+}
+
+/** What {@linkcode loadJournal} is asked for. */
+export interface JournalOptions {
+  /** Where the journal lies; it belongs to the answer, and is closed with it. */
+  state: JournalStorage;
+  /** What the chunks lie in, as large as the region. It stays the caller's. */
+  cache: Backend;
+  /** 16 bytes that tell `cache` from another thing of its name. */
+  cacheId: Uint8Array;
+  /** Bytes of a chunk. */
+  chunkSize: number;
+  /** What is cached. */
+  remote: RemoteIdentity;
+  /** What `state` is called in messages. */
+  name: string;
+  /** Give up what the cache holds, also what was not pushed, and begin anew. */
+  discard?: boolean | undefined;
+  /** Chunks that one intent covers; what journal_pages.ts says unless told. Of a new one only. */
+  partChunks?: number;
+}
+
+/** Bytes that the state of a cache takes. Throws {@linkcode UsageError} on impossible sizes. */
+export function stateSize(size: number, chunkSize: number): number {
+  const ids = { remote: new Uint8Array(ID_BYTES), cache: new Uint8Array(ID_BYTES) };
+  const partChunks = partChunksOf(size, chunkSize);
+  return layoutOf({ size, chunkSize, partChunks, remoteVersion: "", ...ids }).fileSize;
+}
+
+/**
+ * Opens a journal; makes it where the state is all zero.
+ *
+ * @throws {ChangedError} It is of another remote, of another version of it, or of another cache.
+ * @throws {UsageError} It is of another chunk size or size, or is not there though the cache holds
+ * something.
+ * @throws {IntegrityError} It is damaged.
+ */
+export async function loadJournal(options: JournalOptions): Promise<CacheJournal> {
+  const { state, cache, name } = options;
+  const asked = headerOf(options);
+  const header = options.discard
+    ? undefined
+    : decodeHeader(await read(state, { offset: 0, length: PAGE, name }), name);
+  if (header === undefined) await format(options, asked);
+  const loaded = await load(state, header ?? asked, name);
+  checkPair(header ?? asked, asked, { name, dirty: loaded.found.dirty });
+  const journal = new StoredJournal(state, cache, loaded);
+  await journal.begin();
+  return journal;
+}
+
+function headerOf(options: JournalOptions): JournalHeader {
+  const { chunkSize, remote } = options;
+  const { size } = options.cache;
+  return {
+    size,
+    chunkSize,
+    partChunks: options.partChunks ?? partChunksOf(size, chunkSize),
+    remote: remote.id,
+    remoteVersion: recordedVersion(remote.version ?? ""),
+    cache: options.cacheId,
+  };
+}
+
+/** Writes a journal of a cache that holds nothing; the header last, so that none is half made. */
+async function format(options: JournalOptions, header: JournalHeader): Promise<void> {
+  const { state, cache, name } = options;
+  const layout = layoutOf(header);
+  if (state.size < layout.fileSize) {
+    throw new IntegrityError(`Cannot make ${name} as it has ${state.size} bytes`);
+  }
+  if (options.discard) {
+    await state.writeAt(new Uint8Array(PAGE), 0);
+    await state.flush();
+  } else {
+    await checkVacant(cache, name);
+  }
+  for (let from = 0; from <= layout.pages; from += BATCH) {
+    const count = Math.min(BATCH, layout.pages + 1 - from);
+    // The second slots are written too, so that a full disk cannot stop a commit later.
+    const slots = new Uint8Array(count * 2 * PAGE);
+    for (let index = 0; index < count; index++) {
+      const page = from + index;
+      const slot = slots.subarray(index * 2 * PAGE, (index * 2 + 1) * PAGE);
+      sealSlot(slot, { page, generation: 1, closed: page === 0 });
+    }
+    await state.writeAt(slots, slotOffset(from, 0));
+  }
+  await state.flush();
+  await state.writeAt(encodeHeader(header), 0);
+  await state.flush();
+}
+
+/** A cache without a state may be somebody's data under a name that was mistaken. */
+async function checkVacant(cache: Backend, name: string): Promise<void> {
+  const extents = await extentsOf(cache, 0, cache.size);
+  if (extents.every(({ hole }) => hole)) return;
+  throw new UsageError(`Cannot use the cache as it holds data, and ${name} does not say of what`, {
+    hint: "name another cache, or give up what it holds with --discard-cache",
+  });
+}
+
+async function load(
+  state: JournalStorage,
+  header: JournalHeader,
+  name: string,
+): Promise<LoadedJournal> {
+  const layout = layoutOf(header);
+  const [intents, intentSlot, closedInOrder] = await loadIntents(state, layout, name);
+  const local = new Bitmap(layout.chunks), dirty = new Bitmap(layout.chunks);
+  const recorded = new Uint8Array(layout.pages * 2 * PAGE_BITS);
+  const slots: DurableSlot[] = [];
+  for (let from = 1; from <= layout.pages; from += BATCH) {
+    const count = Math.min(BATCH, layout.pages + 1 - from);
+    const bytes = await read(state, {
+      offset: slotOffset(from, 0),
+      length: count * 2 * PAGE,
+      name,
+    });
+    for (let index = 0; index < count; index++) {
+      const page = from + index;
+      const pair = bytes.subarray(index * 2 * PAGE, (index + 1) * 2 * PAGE);
+      const found = findSlot(pair, page, name);
+      recorded.set(found.content, (page - 1) * 2 * PAGE_BITS);
+      setBits(local, page - 1, found.content.subarray(0, PAGE_BITS));
+      setBits(dirty, page - 1, found.content.subarray(PAGE_BITS));
+      slots.push(durableSlot(found));
+    }
+  }
+  const suspect = dropDoubtful({ local, dirty, intents, partChunks: header.partChunks });
+  return {
+    local,
+    dirty,
+    recorded: new Int32Array(recorded.buffer),
+    slots,
+    intents,
+    intentSlot,
+    partChunks: header.partChunks,
+    found: { closedInOrder, suspect, dirty: count(dirty) },
+  };
+}
+
+async function loadIntents(
+  state: JournalStorage,
+  layout: JournalLayout,
+  name: string,
+): Promise<[intents: Bitmap, slot: DurableSlot, closedInOrder: boolean]> {
+  const bytes = await read(state, { offset: slotOffset(0, 0), length: 2 * PAGE, name });
+  const found = findSlot(bytes, 0, name);
+  const intents = new Bitmap(layout.parts);
+  const bits = new Uint8Array(intents.buffer);
+  bits.set(found.content.subarray(0, bits.length));
+  return [intents, durableSlot(found), found.closed];
+}
+
+function durableSlot({ slot, generation }: FoundSlot): DurableSlot {
+  return { slot, generation };
+}
+
+/** Sets the bits of the chunks of a page; what the page has beyond the last chunk is left out. */
+function setBits(bitmap: Bitmap, page: number, bits: Uint8Array): void {
+  const bytes = new Uint8Array(bitmap.buffer);
+  const at = page * PAGE_BITS;
+  bytes.set(bits.subarray(0, bytes.length - at), at);
+}
+
+/**
+ * Makes clean chunks absent where there is an intent; answers how many. Their order of states is
+ * kept as well: what is dirty is local.
+ */
+function dropDoubtful(
+  state: { local: Bitmap; dirty: Bitmap; intents: Bitmap; partChunks: number },
+): number {
+  const { local, dirty, intents, partChunks } = state;
+  const localWords = new Int32Array(local.buffer), dirtyWords = new Int32Array(dirty.buffer);
+  for (let word = 0; word < dirtyWords.length; word++) {
+    dirtyWords[word] = dirtyWords[word]! & localWords[word]!;
+  }
+  let dropped = 0;
+  for (let part = 0; part < intents.length; part++) {
+    if (!intents.has(part)) continue;
+    const end = Math.min((part + 1) * partChunks, local.length);
+    for (let chunk = part * partChunks; chunk < end; chunk++) {
+      if (!local.has(chunk) || dirty.has(chunk)) continue;
+      local.delete(chunk);
+      dropped++;
+    }
+  }
+  return dropped;
+}
+
+/** Refuses a journal of something else, and says what would be lost by giving it up. */
+function checkPair(
+  found: JournalHeader,
+  asked: JournalHeader,
+  cache: { name: string; dirty: number },
+): void {
+  const unpushed = cache.dirty === 0
+    ? ""
+    : ` (it holds ${cache.dirty} ${cache.dirty === 1 ? "chunk" : "chunks"} never pushed)`;
+  const hint = `name another cache, or give up what this one holds${unpushed} with --discard-cache`;
+  const refusal = `Cannot use the cache of ${cache.name}`;
+  if (!sameBytes(found.cache, asked.cache)) {
+    throw new ChangedError(`${refusal} as its data was replaced or moved since`, { hint });
+  }
+  if (!sameBytes(found.remote, asked.remote)) {
+    throw new ChangedError(`${refusal} as it is of another remote`, { hint });
+  }
+  if (found.remoteVersion !== asked.remoteVersion) {
+    const [then, now] = [found.remoteVersion, asked.remoteVersion].map(quoted);
+    const why = `the remote had version ${then} and has ${now}`;
+    throw new ChangedError(`${refusal} as ${why}`, { hint });
+  }
+  for (const [what, key] of [["a size", "size"], ["chunks", "chunkSize"]] as const) {
+    if (found[key] === asked[key]) continue;
+    const sizes = `${formatSize(asked[key])} as it has ${what} of ${formatSize(found[key])}`;
+    throw new UsageError(`${refusal} with ${what} of ${sizes}`, { hint });
+  }
+}
+
+function quoted(version: string): string {
+  return version === "" ? "none" : JSON.stringify(version);
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, index) => byte === b[index]);
+}
+
+function count(bitmap: Bitmap): number {
+  let members = 0;
+  for (let at = bitmap.has(0) ? 0 : bitmap.runEnd(0, bitmap.length); at < bitmap.length;) {
+    const end = bitmap.runEnd(at, bitmap.length);
+    members += end - at;
+    at = end < bitmap.length ? bitmap.runEnd(end, bitmap.length) : end;
+  }
+  return members;
+}
+
+async function read(
+  state: JournalStorage,
+  range: { offset: number; length: number; name: string },
+): Promise<Uint8Array> {
+  const { offset, length, name } = range;
+  if (offset + length > state.size) {
+    throw new IntegrityError(`Cannot open ${name}: it ends after ${state.size} bytes`, {
+      hint: "restore it, or give up what the cache held with --discard-cache",
+    });
+  }
+  const bytes = new Uint8Array(length);
+  await state.readAt(bytes, offset);
+  return bytes;
+}
