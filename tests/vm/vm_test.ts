@@ -25,7 +25,7 @@ Deno.test({
   fn: async (context) => {
     const inside = new URL("inside/", import.meta.url).pathname;
     // The last test of nbd_device.ts takes the module out.
-    const files = ["userfault_tracking.ts", "nbd_mount.ts", "nbd_device.ts"]
+    const files = ["userfault_tracking.ts", "userfault.ts", "nbd_mount.ts", "nbd_device.ts"]
       .map((name) => `${inside}${name}`);
     const command = [Deno.execPath(), "test", "-A", "--no-check", "--reporter=tap", ...files];
     const { code, stdout, console: kernel } = await runInVm(command, { timeout: TIMEOUT });
