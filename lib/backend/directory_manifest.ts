@@ -18,11 +18,12 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { ERRNO, errno, SystemError } from "../../ffi/errno.ts";
-import { flock, LOCK, O } from "../../ffi/file.ts";
+import { ERRNO, SystemError } from "../../ffi/errno.ts";
+import { O } from "../../ffi/file.ts";
 import { nodeCall } from "../../ffi/node_error.ts";
 import { syncDirectory } from "./disk_file.ts";
 import { IntegrityError, UsageError } from "./errors.ts";
+import { lockFile } from "./lock_file.ts";
 import { formatSize } from "./size.ts";
 
 /** What the manifest records. */
@@ -84,7 +85,7 @@ export function lockManifest(request: ManifestRequest): LockedManifest {
   } else if (!isMember(path, LOCK_FILE)) {
     checkVacant(path, request);
   }
-  const lock = acquire(path, readOnly);
+  const lock = lockFile(join(path, LOCK_FILE), { subject: path, readOnly });
   try {
     const inherited = isMember(path, MANIFEST);
     const manifest = inherited ? readManifest(path) : record(path, request);
@@ -120,20 +121,6 @@ function checkVacant(path: string, request: ManifestRequest): void {
     });
   }
   if (request.size === undefined || request.readOnly) throw missing(path);
-}
-
-/** Opens and locks the lock file; a descriptor of the same process stands in the way just the same. */
-function acquire(path: string, readOnly: boolean): number {
-  const file = join(path, LOCK_FILE);
-  const flags = readOnly ? O.RDONLY : O.RDWR | O.CREAT;
-  const fd = nodeCall("open", file, () => openSync(file, flags, 0o666));
-  if (flock(fd, (readOnly ? LOCK.SH : LOCK.EX) | LOCK.NB) === 0) return fd;
-  const error = errno();
-  closeSync(fd);
-  const hint = error === ERRNO.EAGAIN
-    ? "it is in use by another process, or opened twice in this one"
-    : "its file system must support flock";
-  throw new SystemError({ syscall: "lock", errno: error, subject: path, hint });
 }
 
 /** Writes a new manifest, whole or not at all. */

@@ -16,6 +16,7 @@ import {
   StoredJournal,
 } from "./journal.ts";
 import {
+  checkKind,
   decodeHeader,
   encodeHeader,
   findSlot,
@@ -75,15 +76,15 @@ export function stateSize(size: number, chunkSize: number): number {
  *
  * @throws {ChangedError} It is of another remote, of another version of it, or of another cache.
  * @throws {UsageError} It is of another chunk size or size, or is not there though the cache holds
- * something.
+ * something, or the state is a file of another kind.
  * @throws {IntegrityError} It is damaged.
  */
 export async function loadJournal(options: JournalOptions): Promise<CacheJournal> {
   const { state, cache, name } = options;
   const asked = headerOf(options);
-  const header = options.discard
-    ? undefined
-    : decodeHeader(await read(state, { offset: 0, length: PAGE, name }), name);
+  const first = await read(state, { offset: 0, length: PAGE, name });
+  checkKind(first, name);
+  const header = options.discard ? undefined : decodeHeader(first, name);
   if (header === undefined) await format(options, asked);
   const loaded = await load(state, header ?? asked, name);
   checkPair(header ?? asked, asked, { name, dirty: loaded.found.dirty });

@@ -137,19 +137,29 @@ export function encodeHeader(header: JournalHeader): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
+/** Throws {@linkcode UsageError} where the first page is that of a file of another kind. */
+export function checkKind(page: Uint8Array, name: string): void {
+  if (isBlank(page) || MAGIC.every((byte, index) => page[index] === byte)) return;
+  throw new UsageError(`Cannot keep the state of the cache in ${name} as it is something else`, {
+    hint: "move it away, or name another cache",
+  });
+}
+
+function isBlank(page: Uint8Array): boolean {
+  return page.every((byte) => byte === 0);
+}
+
 /**
  * Decodes the first page; undefined where it is all zero: the file was never finished.
  *
- * @throws {IntegrityError} It is damaged, or of another kind of file.
+ * @throws {IntegrityError} It is damaged.
  * @throws {UsageError} It is of a version that is not known here.
  */
 export function decodeHeader(page: Uint8Array, name: string): JournalHeader | undefined {
   const bytes = page.slice(0, HEADER_BYTES);
-  if (bytes.every((byte) => byte === 0)) return undefined;
+  if (isBlank(bytes)) return undefined;
+  checkKind(bytes, name);
   const view = new DataView(bytes.buffer);
-  if (MAGIC.some((byte, index) => bytes[index] !== byte)) {
-    throw damaged(name, "it is not the state of a cache");
-  }
   const version = view.getUint32(8, true);
   const crc = view.getUint32(12, true);
   view.setUint32(12, 0, true);
