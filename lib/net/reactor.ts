@@ -186,10 +186,9 @@ export class Reactor implements Disposable {
   }
 
   #timeout(): number {
-    let next = Infinity;
-    for (const deadline of this.#deadlines) next = Math.min(next, deadline.at);
-    if (next === Infinity) return -1;
-    return Math.min(Math.max(Math.ceil(next - performance.now()), 0), 0x7fff_ffff);
+    const next = this.#nextDeadline();
+    if (next === undefined) return -1;
+    return Math.min(Math.max(Math.ceil(next.at - performance.now()), 0), 0x7fff_ffff);
   }
 
   #dispatch(count: number): void {
@@ -204,14 +203,25 @@ export class Reactor implements Disposable {
     }
   }
 
+  /** Calls the deadlines that passed, the earliest first: each may cancel later ones. */
   #expire(): void {
     if (this.#deadlines.size === 0) return;
     const now = performance.now();
-    for (const deadline of this.#deadlines) {
-      if (deadline.at > now) continue;
-      this.#deadlines.delete(deadline);
-      deadline.expire();
+    for (;;) {
+      const next = this.#nextDeadline();
+      if (next === undefined || next.at > now) return;
+      this.#deadlines.delete(next);
+      next.expire();
     }
+  }
+
+  /** The earliest deadline; of several at one moment the one that was set first. */
+  #nextDeadline(): Deadline | undefined {
+    let next: Deadline | undefined;
+    for (const deadline of this.#deadlines) {
+      if (next === undefined || deadline.at < next.at) next = deadline;
+    }
+    return next;
   }
 }
 

@@ -89,6 +89,21 @@ for (const blocking of [false, true]) {
   });
 }
 
+Deno.test("Reactor calls deadlines that passed together in their order, and none that is cancelled", async () => {
+  using wake = new EventFd();
+  using reactor = new Reactor(wake);
+  const called: number[] = [];
+  const passed = inMs(-100);
+  for (const late of [30, 10, 20]) {
+    reactor.addDeadline(passed + late, () => called.push(late));
+  }
+  const cancelled = reactor.addDeadline(passed + 15, () => called.push(15));
+  reactor.addDeadline(passed + 5, () => reactor.cancelDeadline(cancelled));
+  reactor.addDeadline(passed + 40, () => reactor.stop());
+  await reactor.run();
+  assertEquals(called, [10, 20, 30]);
+});
+
 Deno.test("Reactor keeps a deadline that is set while it sleeps", async () => {
   await withReactor(false, async (reactor) => {
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -107,8 +122,8 @@ Deno.test("Reactor, blocking, lets the event loop run while something is in flig
   setTimeout(() => {
     ran = true;
     reactor.endAsync();
-    // Blocks from here on, until the deadline.
-    setTimeout(() => ran = false, 0);
+    // Blocks after a turn of the event loop, until the deadline.
+    setTimeout(() => ran = false, 20);
     reactor.addDeadline(inMs(50), () => reactor.stop());
   }, 5);
   reactor.addDeadline(inMs(10_000), () => reactor.stop());
@@ -175,7 +190,7 @@ Deno.test("Reactor, blocking, counts a signal for a deadline as no message", asy
     // Set while the reactor sleeps off this thread, which it has to be told.
     reactor.addDeadline(inMs(5), () => {
       reactor.endAsync();
-      setTimeout(() => turns++, 0);
+      setTimeout(() => turns++, 20);
       reactor.addDeadline(inMs(50), () => reactor.stop());
     });
   }, 20);

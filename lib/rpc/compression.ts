@@ -57,6 +57,7 @@ export class CompressionChoice {
   #packing = false;
   #sinceTry = 0;
   #tryInterval = TRY_FIRST;
+  #triedOnce = false;
 
   /** Begins without compression where the choice is free. */
   constructor(mode: CompressionMode) {
@@ -77,6 +78,12 @@ export class CompressionChoice {
   /** A content of `length` bytes took `milliseconds` of the lane's time, compressed or not. */
   observe(packed: boolean, length: number, milliseconds: number): void {
     if (this.#mode !== "auto" || length < COMPRESSIBLE_BYTES) return;
+    if (packed && !this.#triedOnce) {
+      // It paid for zstd's start in the processes of both sides: the next content is the try.
+      this.#triedOnce = true;
+      this.#sinceTry = this.#tryInterval;
+      return;
+    }
     const inUse = packed === this.#packing;
     const before = packed ? this.#packedCost : this.#plainCost;
     const cost = milliseconds / length;

@@ -51,6 +51,17 @@ Deno.test("CompressionChoice compresses on a slow link what shrinks", () => {
   assert(compressed > 950, `${compressed} of 1000`);
 });
 
+Deno.test("CompressionChoice does not judge by the first use of zstd, which is slow", () => {
+  const choice = new CompressionChoice("auto");
+  let compressed = 0;
+  for (let index = 0; index < 32; index++) {
+    const packed = choice.choose(SIZE);
+    const slow = packed && compressed++ === 0;
+    choice.observe(packed, SIZE, slow ? 100 : packed ? 3 : 10);
+  }
+  assert(compressed > 12, `${compressed} of 32`);
+});
+
 Deno.test("CompressionChoice seldom tries what does not shrink", () => {
   const compressed = send(new CompressionChoice("auto"), 10_000, 10e3, 1);
   assert(compressed >= 1 && compressed < 50, `${compressed} of 10000`);
