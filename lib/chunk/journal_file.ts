@@ -6,7 +6,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { closeSync } from "node:fs";
+import { closeSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { ftruncate, lseek, SEEK } from "../../ffi/file.ts";
 import { nodeCall } from "../../ffi/node_error.ts";
@@ -26,6 +26,8 @@ export interface OpenJournalOptions {
   url: URL | string;
   /** What was opened by that URL. It stays the caller's. */
   cache: Backend;
+  /** Bytes of the region. */
+  size: number;
   /** Bytes of a chunk. */
   chunkSize: number;
   /** What is cached. */
@@ -42,10 +44,10 @@ export interface OpenJournalOptions {
  * @throws {Error} As {@linkcode loadJournal} does.
  */
 export async function openJournal(options: OpenJournalOptions): Promise<CacheJournal> {
-  const { cache, chunkSize } = options;
+  const { size, chunkSize } = options;
   const place = placeOf(options.url);
-  if (place === undefined) return volatileJournal(Math.ceil(cache.size / chunkSize));
-  const state = openState(place.state, stateSize(cache.size, chunkSize));
+  if (place === undefined) return volatileJournal(Math.ceil(size / chunkSize));
+  const state = openState(place.state, stateSize(size, chunkSize));
   try {
     return await loadJournal({ ...options, state, name: place.state, cacheId: place.id });
   } catch (error) {
@@ -63,14 +65,14 @@ function placeOf(url: URL | string): { state: string; id: Uint8Array } | undefin
       hint: "a cache lies in file:, dir: or memory:",
     });
   }
-  const path = nodeCall("open", store.path, () => Deno.realPathSync(store.path));
-  const { ino, birthtime, isBlockDevice } = nodeCall("stat", path, () => Deno.statSync(path));
-  if (isBlockDevice) {
+  const path = nodeCall("open", store.path, () => realpathSync(store.path));
+  const stat = nodeCall("stat", path, () => statSync(path));
+  if (stat.isBlockDevice()) {
     throw new UsageError(`Cannot use ${path} as a cache as its state has no place beside it`, {
       hint: "make a file system on it, and name a file there",
     });
   }
-  const told = `${store.scheme} ${ino} ${birthtime?.getTime() ?? 0}`;
+  const told = `${store.scheme} ${stat.ino} ${stat.birthtimeMs}`;
   const id = createHash("sha256").update(told).digest().subarray(0, ID_BYTES);
   return { state: store.scheme === "dir" ? join(path, "telemap.state") : `${path}.state`, id };
 }

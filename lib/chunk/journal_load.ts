@@ -48,10 +48,12 @@ export interface RemoteIdentity {
 export interface JournalOptions {
   /** Where the journal lies; it belongs to the answer, and is closed with it. */
   state: JournalStorage;
-  /** What the chunks lie in, as large as the region. It stays the caller's. */
+  /** What the chunks lie in. It stays the caller's. */
   cache: Backend;
   /** 16 bytes that tell `cache` from another thing of its name. */
   cacheId: Uint8Array;
+  /** Bytes of the region. */
+  size: number;
   /** Bytes of a chunk. */
   chunkSize: number;
   /** What is cached. */
@@ -94,8 +96,7 @@ export async function loadJournal(options: JournalOptions): Promise<CacheJournal
 }
 
 function headerOf(options: JournalOptions): JournalHeader {
-  const { chunkSize, remote } = options;
-  const { size } = options.cache;
+  const { size, chunkSize, remote } = options;
   return {
     size,
     chunkSize,
@@ -180,7 +181,7 @@ async function load(
     intents,
     intentSlot,
     partChunks: header.partChunks,
-    found: { closedInOrder, suspect, dirty: count(dirty) },
+    found: { closedInOrder, suspect, dirty: dirty.count() },
   };
 }
 
@@ -268,16 +269,6 @@ function quoted(version: string): string {
 
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, index) => byte === b[index]);
-}
-
-function count(bitmap: Bitmap): number {
-  let members = 0;
-  for (let at = bitmap.has(0) ? 0 : bitmap.runEnd(0, bitmap.length); at < bitmap.length;) {
-    const end = bitmap.runEnd(at, bitmap.length);
-    members += end - at;
-    at = end < bitmap.length ? bitmap.runEnd(end, bitmap.length) : end;
-  }
-  return members;
 }
 
 async function read(
