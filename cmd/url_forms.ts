@@ -45,4 +45,9 @@ export const URL_FORMS: readonly UrlForm[] = [
     form: "telemap+unix:///?socket=/PATH",
     help: "the same at a Unix socket",
   },
+  {
+    start: "delay:",
+    form: "delay:URL#rtt=25ms&rate=1GB/s",
+    help: "a region behind a slow link, for trials",
+  },
 ];

@@ -7,6 +7,7 @@
 import { Buffer } from "node:buffer";
 import { type Backend, checkRange } from "./backend.ts";
 import { ClosedError, ReadOnlyError, UsageError } from "./errors.ts";
+import { mix } from "./mix.ts";
 
 /** Words of 8 bytes after which a pattern repeats itself: a prime, 2^17 - 1. */
 const PERIOD_WORDS = 131_071;
@@ -71,13 +72,6 @@ function randomWords(seed: number): Uint32Array<ArrayBuffer> {
     halves[index] = mix(mix(index ^ first) + second);
   }
   return halves;
-}
-
-/** A bijection of 32 bits in which each bit depends on all (lowbias32 of the Hash Prospector). */
-function mix(bits: number): number {
-  bits = Math.imul(bits ^ bits >>> 16, 0x7feb352d);
-  bits = Math.imul(bits ^ bits >>> 15, 0x846ca68b);
-  return bits ^ bits >>> 16;
 }
 
 /** How {@linkcode openPattern} opens. */

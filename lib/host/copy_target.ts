@@ -5,6 +5,7 @@
  */
 import type { Backend } from "../backend/backend.ts";
 import { parseLocalUrl } from "../backend/local_url.ts";
+import { splitDelayUrl } from "../chunk/delay_url.ts";
 import { openBackend, type OpenOptions } from "./open_backend.ts";
 
 /**
@@ -20,6 +21,10 @@ export async function openCopyTarget(
 }
 
 async function withSize(url: string, size: number): Promise<string> {
+  const delayed = splitDelayUrl(url);
+  if (delayed !== undefined) {
+    return `delay:${await withSize(delayed.inner, size)}${delayed.fragment}`;
+  }
   if (/^memory:$/i.test(url)) return `${url}${size}`;
   const store = parseLocalUrl(url);
   if (store === undefined || !("path" in store) || store.size !== undefined) return url;

@@ -7,6 +7,8 @@ import type { Backend, SharedBackend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
 import { openSharedMemory } from "../backend/memory.ts";
 import { openLocal } from "../backend/open_local.ts";
+import { delayBackend } from "../chunk/delay.ts";
+import { parseDelayOptions, splitDelayUrl } from "../chunk/delay_url.ts";
 import type { Reactor } from "../net/reactor.ts";
 import { PortBackend } from "./port.ts";
 import type { OpenBackend, PortableSource } from "./source.ts";
@@ -19,7 +21,8 @@ export interface OpenOptions {
 
 const FORMS = "known forms are memory:1GiB, pattern:1GiB?seed=7, file:/path?size=1GiB, " +
   "dir:/path?size=1GiB&chunk=1MiB, https://host/path, nbd://host/export, " +
-  "nbd+unix:///export?socket=/path, telemap://host, telemap+unix:///?socket=/path";
+  "nbd+unix:///export?socket=/path, telemap://host, telemap+unix:///?socket=/path, " +
+  "delay:URL#rtt=25ms&rate=1GB/s";
 
 /**
  * Opens the backend that a URL names, in this isolate.
@@ -39,9 +42,21 @@ export async function openBackend(url: string | URL, options: OpenOptions = {}):
 /** The same, with connections that depend on `reactor` instead of the runtime's event loop. */
 async function openUrl(
   text: string,
-  { token }: OpenOptions,
+  options: OpenOptions,
   reactor?: Reactor,
 ): Promise<Backend> {
+  const { token } = options;
+  const delayed = splitDelayUrl(text);
+  if (delayed !== undefined) {
+    const delay = parseDelayOptions(text, delayed);
+    const backend = await openUrl(delayed.inner, options, reactor);
+    try {
+      return delayBackend(backend, delay);
+    } catch (error) {
+      await backend.close();
+      throw error;
+    }
+  }
   const local = openLocal(text);
   if (local !== undefined) return local;
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1]?.toLowerCase() ?? "";

@@ -7,6 +7,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { readKernelText } from "../../ffi/file.ts";
 import { parseLocalUrl } from "../backend/local_url.ts";
+import { splitDelayUrl } from "../chunk/delay_url.ts";
 import type { PortableSource } from "./source.ts";
 
 const ID_BYTES = 16;
@@ -50,7 +51,11 @@ export function instanceId(source: PortableSource): Uint8Array {
   return createHash("sha256").update(`telemap ${boot}`).digest().subarray(0, ID_BYTES);
 }
 
+/** The URL of the region itself: where it is delayed, it is the same region. */
 function sourceUrl(source: PortableSource): string | undefined {
-  if (source.kind === "url") return source.url;
+  if (source.kind === "url") {
+    const delayed = splitDelayUrl(source.url);
+    return delayed === undefined ? source.url : sourceUrl({ kind: "url", url: delayed.inner });
+  }
   return source.kind === "shared" && source.shared.kind === "file" ? source.shared.url : undefined;
 }
