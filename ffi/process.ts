@@ -1,6 +1,6 @@
 /**
- * unistd.h, signal.h and sys/prctl.h as far as processes tell about each other: who am I, who is
- * alive, and that a server of a block device must not wait for that device.
+ * unistd.h, signal.h, sched.h and sys/prctl.h as far as processes deal with each other: who am I,
+ * who is alive, who may go first, and that a server of a block device must not wait for that device.
  *
  * @module
  */
@@ -19,6 +19,8 @@ const symbols = libc({
   gettid: { parameters: [], result: "i32" },
   // uid_t geteuid(void)
   geteuid: { parameters: [], result: "u32" },
+  // int sched_yield(void)
+  sched_yield: { parameters: [], result: "i32" },
   // int kill(pid_t pid, int sig)
   kill: { parameters: ["i32", "i32"], result: "i32" },
   // int prctl(int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, ...)
@@ -33,6 +35,11 @@ export function processId(): number {
 /** The id of the thread that this isolate runs on. */
 export function threadId(): number {
   return symbols().gettid();
+}
+
+/** Lets other threads that wait for the core of this one go first; returns at once where none does. */
+export function yieldCore(): void {
+  symbols().sched_yield();
 }
 
 /** The effective user id; 0 is root. */

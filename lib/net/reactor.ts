@@ -7,12 +7,14 @@
  *
  * Waking a sleeping thread costs tens of microseconds on virtual machines. So after each event the
  * reactor polls for a moment before it sleeps, as long as polling keeps paying; an idle reactor
- * sleeps and uses no CPU.
+ * sleeps and uses no CPU. Between polls it lets others have its core: whom an answer woke up, such as
+ * the thread whose page was just put in place, is often there, and would wait for the polling to end.
  *
  * @module
  */
 import { setImmediate } from "node:timers";
 import { EPOLL, Epoll, EventFd } from "../../ffi/epoll.ts";
+import { yieldCore } from "../../ffi/process.ts";
 
 /** Called when a descriptor is ready, with the {@linkcode EPOLL} events that are. */
 export type ReadyHandler = (events: number) => void;
@@ -35,6 +37,10 @@ export interface ReactorOptions {
 const POLLS_MAX = 256;
 /** Turns of the event loop, two microseconds each, that follow a short sleep. */
 const TURNS_MAX = 64;
+/** Polls after which others that wait for this core have their turn: two microseconds' worth. */
+const POLLS_A_YIELD = 8;
+/** Others that take the core for more ms than this need it, and polling would hold them up. */
+const QUICK_MS = 0.2;
 /** A sleep below this many ms would have been cheaper as polling. */
 const SHORT_SLEEP_MS = 0.2;
 /** Rounds of the loop without a look at the isolate's event loop. */
@@ -145,12 +151,13 @@ export class Reactor implements Disposable {
   }
 
   #waitHere(): number {
-    for (let poll = 0; poll < this.#polls; poll++) {
+    for (let poll = 1; poll <= this.#polls; poll++) {
       const count = this.#epoll.wait(0);
       if (count > 0) {
         this.#polls = POLLS_MAX;
         return count;
       }
+      if (poll % POLLS_A_YIELD === 0 && !othersAreQuick()) break;
     }
     this.#polls = 0;
     const asleep = performance.now();
@@ -168,6 +175,7 @@ export class Reactor implements Disposable {
         return count;
       }
       if (this.#mayBlock()) return 0;
+      if (!othersAreQuick()) break;
     }
     this.#turns = 0;
     const asleep = performance.now(), timeout = this.#timeout();
@@ -223,6 +231,13 @@ export class Reactor implements Disposable {
     }
     return next;
   }
+}
+
+/** Lets whoever waits for this core go first; answers whether it was soon free again. */
+function othersAreQuick(): boolean {
+  const start = performance.now();
+  yieldCore();
+  return performance.now() - start < QUICK_MS;
 }
 
 /** Lets the isolate's event loop deliver what came: messages, sockets, timers. */
