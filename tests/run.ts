@@ -27,19 +27,24 @@ const UNIT_PROCESSES = 2;
 /** The files and directories that each process of a set runs. */
 function sharesOf(set: TestSet): string[][] {
   if (set !== "unit") return [[`tests/${set}`]];
-  const files = ["bench", "cmd", "ffi", "lib", "tests"].flatMap(testFiles).sort();
+  // The longer a file, the longer it runs, by and large: dealt back and forth, by length.
+  const files = ["bench", "cmd", "ffi", "lib", "tests"].flatMap(testFiles)
+    .sort((a, b) => b.length - a.length);
   const shares = Array.from({ length: UNIT_PROCESSES }, (): string[] => []);
-  for (const [index, file] of files.entries()) shares[index % UNIT_PROCESSES]!.push(file);
+  for (const [index, { path }] of files.entries()) {
+    const place = index % (2 * UNIT_PROCESSES);
+    shares[Math.min(place, 2 * UNIT_PROCESSES - 1 - place)]!.push(path);
+  }
   return shares;
 }
 
-/** The test files of the unit set below a directory. */
-function testFiles(directory: string): string[] {
+/** The test files of the unit set below a directory, and their lengths in bytes. */
+function testFiles(directory: string): { path: string; length: number }[] {
   if (SPECIAL.some((set) => directory === `tests/${set}`)) return [];
   return [...Deno.readDirSync(`${ROOT}${directory}`)].flatMap(({ name, isDirectory }) => {
     const path = `${directory}/${name}`;
     if (isDirectory) return testFiles(path);
-    return name.endsWith("_test.ts") ? [path] : [];
+    return name.endsWith("_test.ts") ? [{ path, length: Deno.statSync(ROOT + path).size }] : [];
   });
 }
 
