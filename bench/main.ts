@@ -1,6 +1,6 @@
 /**
  * Measures telemap against its peers on this machine, in alternating runs, and prints medians and
- * ratios: `deno task bench [nbd|wire|fuse|footprint]… [--rounds N] [--seconds N]`.
+ * ratios: `deno task bench [nbd|wire|fuse|userfault|tracking|footprint]… [--rounds N] [--seconds N]`.
  *
  * @module
  */
@@ -9,7 +9,9 @@ import { compareOpening, idleMemory } from "./footprint.ts";
 import { compareFuse } from "./fuse.ts";
 import { compareNbdServers } from "./nbd_server.ts";
 import { table } from "./statistics.ts";
+import { compareUserfault } from "./userfault.ts";
 import { compareWire } from "./wire.ts";
+import { compareTracking } from "./write_tracking.ts";
 
 const args = parseArgs(Deno.args, { string: ["rounds", "seconds"] });
 const rounds = Number(args.rounds ?? 5), seconds = Number(args.seconds ?? 2);
@@ -18,6 +20,8 @@ const PARTS: Record<string, () => Promise<string[]>> = {
   nbd: async () => (await compareNbdServers(rounds, seconds)).map(table),
   wire: async () => [table(await compareWire(rounds, seconds))],
   fuse: async () => (await compareFuse(rounds, seconds)).map(table),
+  userfault: () => compareUserfault(rounds),
+  tracking: async () => (await compareTracking(rounds)).map(table),
   footprint: async () => [await idleMemory(), table(await compareOpening(rounds))],
 };
 

@@ -4,6 +4,7 @@
  * @module
  */
 import { setTimeout as delay } from "node:timers/promises";
+import { type Backend, openBackend } from "../mod.ts";
 
 /** A process that is killed and waited for at the end. */
 export class Peer implements AsyncDisposable {
@@ -59,6 +60,18 @@ export function telemapServe(backend: string, listen: string): Peer {
 /** The URI of an NBD server on a Unix socket. */
 export function nbdUri(socket: string): string {
   return `nbd+unix:///?socket=${socket}`;
+}
+
+/** Opens the region of a server that was just started. */
+export async function untilServed(url: string): Promise<Backend> {
+  const deadline = performance.now() + 10_000;
+  while (true) {
+    try {
+      return await openBackend(url);
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+    }
+  }
 }
 
 /** Whether a command is there. */

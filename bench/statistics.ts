@@ -13,6 +13,11 @@ export interface Contestant {
   run(): Promise<number>;
 }
 
+/** The value that a share (0 to 1) of the values lies below. */
+export function percentile(values: Float64Array, share: number): number {
+  return values.toSorted()[Math.floor((values.length - 1) * share)]!;
+}
+
 /** The figures of some contestants, round by round. */
 export type Figures = Map<string, number[]>;
 

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { openBackend } from "../mod.ts";
+import type { Backend } from "../mod.ts";
 import { copyServer } from "./copy_server.ts";
-import { telemapServe } from "./processes.ts";
+import { telemapServe, untilServed } from "./processes.ts";
 import { alternate, type Comparison } from "./statistics.ts";
 
 const SIZE = 1 << 30;
@@ -30,27 +30,14 @@ export async function compareWire(rounds: number, seconds: number): Promise<Comp
   return { title, figures, better: "higher", subject: "telemap" };
 }
 
-type Region = Awaited<ReturnType<typeof openBackend>>;
-
-async function untilServed(url: string): Promise<Region> {
-  const deadline = performance.now() + 10_000;
-  while (true) {
-    try {
-      return await openBackend(url);
-    } catch (error) {
-      if (performance.now() > deadline) throw error;
-    }
-  }
-}
-
 /** Data that is neither zero, which would travel as a flag, nor worth compressing. */
-async function fillRegion(region: Region): Promise<void> {
+async function fillRegion(region: Backend): Promise<void> {
   const data = new Uint8Array(READ);
   for (let at = 0; at < READ; at += 65_536) crypto.getRandomValues(data.subarray(at, at + 65_536));
   for (let offset = 0; offset < SIZE; offset += READ) await region.writeAt(data, offset);
 }
 
-async function readFor(region: Region, seconds: number): Promise<number> {
+async function readFor(region: Backend, seconds: number): Promise<number> {
   const start = performance.now(), end = start + seconds * 1000;
   let bytes = 0, offset = 0;
   const worker = async () => {
