@@ -59,6 +59,22 @@ export class Bitmap {
     }
   }
 
+  /** Members there are; takes a step for each 32 numbers. */
+  count(): number {
+    let sum = 0;
+    for (let word = 0; word < this.#words.length; word++) {
+      const bits = this.#words[word]!;
+      if (bits !== 0) sum += bits === -1 ? 32 : bitCount(bits);
+    }
+    return sum;
+  }
+
+  /** The first member from `from` on, or `limit` where there is none below it. */
+  next(from: number, limit: number): number {
+    if (from >= limit) return limit;
+    return this.has(from) ? from : this.runEnd(from, limit);
+  }
+
   /** The first index after `from` whose membership differs from that of `from`, or `limit`. */
   runEnd(from: number, limit: number): number {
     const member = this.has(from);
@@ -75,6 +91,13 @@ export class Bitmap {
 
 function nextWord(index: number): number {
   return (Math.floor(index / 32) + 1) * 32;
+}
+
+/** How many bits of a word are set: sums of ever wider groups of bits, side by side. */
+function bitCount(word: number): number {
+  const pairs = word - ((word >>> 1) & 0x5555_5555);
+  const fours = (pairs & 0x3333_3333) + ((pairs >>> 2) & 0x3333_3333);
+  return Math.imul((fours + (fours >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
 }
 
 /** The bits of the word of `from` that lie in `[from, to)`. */

@@ -61,3 +61,14 @@ Deno.test("the highest index of the largest bitmap is told apart", () => {
   assertEquals(bitmap.runEnd(2 ** 31 - 100, 2 ** 31), 2 ** 31 - 1);
   assertThrows(() => new Bitmap(2 ** 31 + 1), RangeError);
 });
+
+Deno.test("members are counted, and the next one is found", () => {
+  fc.assert(fc.property(changes, fc.nat(LENGTH), fc.nat(LENGTH), (list, from, limit) => {
+    const bitmap = new Bitmap(LENGTH);
+    const model = new Array<boolean>(LENGTH).fill(false);
+    for (const change of list) apply(bitmap, model, change);
+    assertEquals(bitmap.count(), model.filter((member) => member).length);
+    const found = model.findIndex((member, index) => member && index >= from && index < limit);
+    assertEquals(bitmap.next(from, limit), found < 0 ? limit : found);
+  }));
+});

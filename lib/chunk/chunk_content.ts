@@ -1,0 +1,51 @@
+/**
+ * Brings the content of chunks from a buffer to a backend: what is all zeroes as a hole, where the
+ * backend has a quick way to make one.
+ *
+ * @module
+ */
+import type { Awaitable, Backend } from "../backend/backend.ts";
+import { UnsupportedError } from "../backend/errors.ts";
+import { settleAll } from "../backend/settle.ts";
+import { isZero } from "../backend/zeroes.ts";
+
+/**
+ * Writes `content` at `offset`. Chunks of `chunkSize` bytes, counted from the beginning of the
+ * buffer, that are all zeroes become holes; neighbours of a kind go in one call, and
+ * all calls side by side.
+ */
+export async function writeChunks(
+  backend: Backend,
+  content: Uint8Array,
+  offset: number,
+  chunkSize: number,
+): Promise<void> {
+  const { length } = content;
+  const waits: Promise<void>[] = [];
+  for (let at = 0; at < length;) {
+    const zero = isZero(content.subarray(at, at + chunkSize));
+    let end = at + chunkSize;
+    while (end < length && isZero(content.subarray(end, end + chunkSize)) === zero) {
+      end += chunkSize;
+    }
+    const run = content.subarray(at, end);
+    const wait = zero ? writeZeroRun(backend, run, offset + at) : backend.writeAt(run, offset + at);
+    if (wait !== undefined) waits.push(wait);
+    at = end;
+  }
+  await settleAll(waits);
+}
+
+/** Makes a hole, or writes the zeroes where the backend has no quick way to. */
+function writeZeroRun(backend: Backend, zeroes: Uint8Array, offset: number): Awaitable<void> {
+  if (backend.zero === undefined) return backend.writeAt(zeroes, offset);
+  const orWrite = (error: unknown) => {
+    if (!(error instanceof UnsupportedError)) throw error;
+    return backend.writeAt(zeroes, offset);
+  };
+  try {
+    return backend.zero(offset, zeroes.length)?.catch(orWrite);
+  } catch (error) {
+    return orWrite(error);
+  }
+}

@@ -1,0 +1,183 @@
+/**
+ * Fetches absent chunks from the remote into the cache, each once however many ask for it.
+ *
+ * @module
+ */
+import { settleAll } from "../backend/settle.ts";
+import type { CachedRegion } from "./cached_region.ts";
+import { writeChunks } from "./chunk_content.ts";
+
+/** A request to the remote that is under way. */
+interface Flight {
+  readonly from: number;
+  readonly to: number;
+  /** Settles when the chunks are local, or could not be had. */
+  readonly done: Promise<void>;
+}
+
+/** What {@linkcode ChunkFetcher} tells, synchronously. */
+export interface FetchListener {
+  /** Somebody waits for chunks `[from, to)`, of which some are absent and not on their way. */
+  onFault?(from: number, to: number): void;
+  /** The remote answered a request that began at that moment of `performance.now()`. */
+  onAnswer?(bytes: number, startedAt: number): void;
+}
+
+/** How often somebody relies on a request of others that fails, before making one. */
+const JOINS = 3;
+
+/** See the module. Numbers are indexes of chunks. */
+export class ChunkFetcher {
+  /** Who wants to know. */
+  readonly listeners: Set<FetchListener> = new Set();
+  readonly #region: CachedRegion;
+  readonly #flights = new Set<Flight>();
+
+  /** Fetches for that region. */
+  constructor(region: CachedRegion) {
+    this.#region = region;
+  }
+
+  /** Makes all chunks of `[from, to)` local, at once, as somebody waits for them. */
+  async fault(from: number, to: number): Promise<void> {
+    const { urgent, states } = this.#region;
+    urgent.begin();
+    try {
+      let absent = states.nextAbsent(from, to);
+      while (absent < to && states.pulling.has(absent)) absent = states.nextAbsent(absent + 1, to);
+      if (absent < to) this.#tell((listener) => listener.onFault?.(absent, to));
+      await this.bring(from, to);
+    } finally {
+      urgent.end();
+    }
+  }
+
+  /**
+   * Makes all chunks of `[from, to)` local. Throws what the remote or the cache's backend throws;
+   * the other chunks are local then.
+   */
+  async bring(from: number, to: number): Promise<void> {
+    for (let joins = 0;; joins++) {
+      const { own, others } = this.#begin(from, to);
+      const joined = settleAll(others);
+      if (joins >= JOINS) await settleAll([...own, joined]);
+      else await settleAll([...own, joined.catch(() => {})]);
+      if (this.#region.states.allLocal(from, to)) return;
+    }
+  }
+
+  /** Completes all chunks that are there in part, so that they can be kept or pushed. */
+  async completePartial(): Promise<void> {
+    const chunks = [...this.#region.partial.chunks()].sort((a, b) => a - b);
+    const runs: Promise<void>[] = [];
+    for (let index = 0; index < chunks.length;) {
+      const from = chunks[index]!;
+      let to = from + 1;
+      while (chunks[++index] === to) to++;
+      runs.push(this.bring(from, to));
+    }
+    await settleAll(runs);
+  }
+
+  /** Answers when nothing is on its way any more. */
+  async idle(): Promise<void> {
+    await Promise.allSettled([...this.#flights].map(({ done }) => done));
+  }
+
+  /**
+   * Requests absent chunks `[from, to)`, at most a request's worth, none of which is on its way.
+   * Rejects with what the remote or the cache's backend throws.
+   */
+  start(from: number, to: number): Promise<void> {
+    const { states } = this.#region;
+    states.pulling.addRange(from, to);
+    const done = this.#fetch(from, to).finally(() => {
+      states.pulling.deleteRange(from, to);
+      this.#flights.delete(flight);
+    });
+    const flight = { from, to, done };
+    this.#flights.add(flight);
+    return done;
+  }
+
+  /** Requests what of `[from, to)` is neither local nor on its way; finds who fetches the rest. */
+  #begin(from: number, to: number): { own: Promise<void>[]; others: Promise<void>[] } {
+    const { states, requestChunks } = this.#region;
+    const own: Promise<void>[] = [], others: Promise<void>[] = [];
+    for (let at = states.nextAbsent(from, to); at < to; at = states.nextAbsent(at, to)) {
+      const flight = states.pulling.has(at) ? this.#flightOf(at) : undefined;
+      if (flight !== undefined) {
+        others.push(flight.done);
+        at = flight.to;
+        continue;
+      }
+      const most = Math.min(at + requestChunks, to);
+      let end = at + 1;
+      while (end < most && !states.local.has(end) && !states.pulling.has(end)) end++;
+      own.push(this.start(at, end));
+      at = end;
+    }
+    return { own, others };
+  }
+
+  #flightOf(chunk: number): Flight | undefined {
+    for (const flight of this.#flights) {
+      if (flight.from <= chunk && chunk < flight.to) return flight;
+    }
+  }
+
+  async #fetch(from: number, to: number): Promise<void> {
+    const region = this.#region;
+    const startedAt = performance.now();
+    const offset = region.offsetOf(from);
+    const content = region.buffers.take(region.offsetOf(to) - offset);
+    region.checkOpen();
+    await region.remote.readAt(content, offset);
+    this.#tell((listener) => listener.onAnswer?.(content.length, startedAt));
+    await region.lock.exclusive(from, to, () => this.#store(content, from, to));
+    region.buffers.give(content);
+  }
+
+  #tell(what: (listener: FetchListener) => void): void {
+    for (const listener of this.listeners) what(listener);
+  }
+
+  /**
+   * Puts what the remote has into the cache, but where something was written meanwhile. The chunks
+   * are held exclusively.
+   */
+  async #store(content: Uint8Array, from: number, to: number): Promise<void> {
+    const { states, partial, local, chunkSize } = this.#region;
+    const start = this.#region.offsetOf(from);
+    for (let at = from; at < to;) {
+      this.#region.checkOpen();
+      let end = at + 1;
+      if (states.local.has(at)) {
+        at = end;
+        continue;
+      }
+      if (partial.has(at)) {
+        await this.#fillGaps(content, start, at);
+        states.written(at);
+      } else {
+        while (end < to && !states.local.has(end) && !partial.has(end)) end++;
+        const run = content.subarray(
+          this.#region.offsetOf(at) - start,
+          this.#region.offsetOf(end) - start,
+        );
+        await writeChunks(local, run, this.#region.offsetOf(at), chunkSize);
+        for (let chunk = at; chunk < end; chunk++) states.arrived(chunk);
+      }
+      this.#region.becameLocal(at, end);
+      at = end;
+    }
+  }
+
+  async #fillGaps(content: Uint8Array, start: number, chunk: number): Promise<void> {
+    const { partial, local } = this.#region;
+    const from = this.#region.offsetOf(chunk), to = this.#region.offsetOf(chunk + 1);
+    for (const [at, end] of [...partial.gaps(chunk, from, to)]) {
+      await local.writeAt(content.subarray(at - start, end - start), at);
+    }
+  }
+}

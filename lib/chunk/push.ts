@@ -1,0 +1,286 @@
+/**
+ * Brings dirty chunks back to the remote: every so often, when asked, and when too much is dirty.
+ *
+ * A round copies each chunk that is dirty, sends it, and has the remote flush; only then it is
+ * clean. Rounds follow one another, so whoever waits for one that began after his call knows that
+ * all that was written before it is at the remote.
+ *
+ * @module
+ */
+import { ClosedError, UsageError } from "../backend/errors.ts";
+import type { CachedRegion } from "./cached_region.ts";
+import { writeChunks } from "./chunk_content.ts";
+import type { ChunkFetcher } from "./fetch.ts";
+import { FlightWindow } from "./flight_window.ts";
+import { Flights } from "./flights.ts";
+import { Breather, pauseFor } from "./pause.ts";
+import { SharedRun } from "./shared_run.ts";
+
+/** How dirty chunks go to the remote. */
+export interface PushOptions {
+  /** Requests in flight at a time, at least one; by measured latency and rate unless told. */
+  workers?: number | undefined;
+  /** Milliseconds between rounds; default 20 000. With 0 chunks are pushed only when asked. */
+  interval?: number | undefined;
+  /**
+   * Share of the region, up to 1, that may be dirty (default 0.5): at half of it a round begins,
+   * and beyond it writes wait. Regions of up to 64 MiB may be dirty as a whole.
+   */
+  dirtyLimit?: number | undefined;
+  /** Takes a line for people when pushing begins to fail or works again; default `console.warn`. */
+  log?: ((line: string) => void) | undefined;
+  /** Told of chunks `[from, to)` that became clean, or are dirty again by now. */
+  onPushed?: ((from: number, to: number) => void) | undefined;
+}
+
+const INTERVAL_MS = 20_000;
+const DIRTY_SHARE = 0.5;
+/** So many bytes may be dirty in any region. */
+const DIRTY_LEAST = 64 << 20;
+/** The remote flushes after so many bytes, so that writes that wait can go on. */
+const FLUSH_BYTES = 64 << 20;
+/** A failed round is tried again so often, after a pause that grows. */
+const TRIES = 3;
+const PAUSE_MS = 100;
+/** How long the only request in flight gives way to reads, in ms. */
+const GIVE_WAY_MS = 20;
+
+/** Chunks `[from, to)`. */
+interface Run {
+  from: number;
+  to: number;
+}
+
+/** See the module. */
+export class Pusher {
+  readonly #region: CachedRegion;
+  readonly #fetcher: ChunkFetcher;
+  readonly #commit: () => Promise<void>;
+  readonly #options: PushOptions;
+  readonly #window: FlightWindow;
+  readonly #rounds = new SharedRun(() => this.#round());
+  /** So many chunks may be dirty. */
+  readonly #limit: number;
+  readonly #interval: number;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** Where the next round begins to look for dirty chunks. */
+  #start = 0;
+  /** Copies that the remote has, but has not flushed. */
+  #sent: Run[] = [];
+  #sentBytes = 0;
+  #flushing = false;
+  /** Whether chunks became clean that the journal may show as dirty. */
+  #uncommitted = false;
+  #failing = false;
+  /** Writes that wait until less is dirty. */
+  #waiting: PromiseWithResolvers<void> | undefined;
+  readonly #stopped = new AbortController();
+
+  /**
+   * Begins to push every so often. `commit` makes the states durable. Throws
+   * {@linkcode UsageError} on options that are out of range.
+   */
+  constructor(
+    region: CachedRegion,
+    fetcher: ChunkFetcher,
+    commit: () => Promise<void>,
+    options: PushOptions,
+  ) {
+    const { workers, interval = INTERVAL_MS, dirtyLimit = DIRTY_SHARE } = options;
+    if (!((workers ?? 1) >= 1 && interval >= 0 && dirtyLimit > 0 && dirtyLimit <= 1)) {
+      throw new UsageError("Cannot push like that", {
+        hint: "expected 1 worker or more, an interval of 0 ms or more, a dirty limit up to 1",
+      });
+    }
+    this.#region = region;
+    this.#fetcher = fetcher;
+    this.#commit = commit;
+    this.#options = options;
+    this.#window = new FlightWindow({ requestBytes: region.requestBytes, workers });
+    const chunks = region.states.count;
+    this.#limit = Math.max(Math.ceil(chunks * dirtyLimit), DIRTY_LEAST / region.chunkSize, 2);
+    this.#interval = interval;
+    this.#wait();
+  }
+
+  /**
+   * Answers when all that was written before is at the remote and flushed there. Throws what the
+   * remote, or the cache, throws after some tries.
+   */
+  sync(): Promise<void> {
+    return this.#rounds.run();
+  }
+
+  /** A promise for writes to chunks `[from, to)` that have to wait until less is dirty. */
+  room(from: number, to: number): Promise<void> | undefined {
+    const { states } = this.#region;
+    if (states.dirtyCount * 2 < this.#limit || states.allDirty(from, to)) return;
+    if (!this.#rounds.running) void this.#roundInBackground();
+    if (states.dirtyCount < this.#limit) return;
+    this.#waiting ??= Promise.withResolvers();
+    return this.#waiting.promise;
+  }
+
+  /** Begins no further round, and ends the one that is under way soon. */
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#stopped.abort();
+    this.#release(new ClosedError("Cannot write as the cache was closed"));
+  }
+
+  /** Answers when no round is under way any more. */
+  idle(): Promise<void> {
+    return this.#rounds.idle();
+  }
+
+  async #round(): Promise<void> {
+    const { signal } = this.#stopped;
+    for (let tried = 1, pause = PAUSE_MS;; tried++, pause *= 4) {
+      try {
+        await this.#pushAll();
+        break;
+      } catch (error) {
+        if (tried < TRIES && !signal.aborted) await pauseFor(pause, signal);
+        if (tried < TRIES && !signal.aborted) continue;
+        this.#release(error);
+        throw error;
+      }
+    }
+    this.#release();
+    if (!this.#uncommitted) return;
+    this.#uncommitted = false;
+    try {
+      await this.#commit();
+    } catch (error) {
+      this.#uncommitted = true;
+      throw error;
+    }
+  }
+
+  /** Pushes each chunk that is dirty now. Stops at the first failure, and throws it. */
+  async #pushAll(): Promise<void> {
+    await this.#fetcher.completePartial();
+    const flights = new Flights(), breather = new Breather();
+    for (const run of this.#dirtyRuns()) {
+      await this.#turn(flights);
+      await breather.breathe();
+      if (flights.failure !== undefined || this.#region.closed) break;
+      const bytes = this.#region.offsetOf(run.to) - this.#region.offsetOf(run.from);
+      flights.add(this.#send(run, bytes), bytes);
+      if (this.#sentBytes >= FLUSH_BYTES && !this.#flushing) flights.add(this.#flush(), 0);
+    }
+    await flights.landed();
+    if (this.#sent.length > 0) flights.add(this.#flush(), 0);
+    await flights.landed();
+    if (flights.failure !== undefined) throw flights.failure.error;
+    this.#region.checkOpen();
+  }
+
+  /** Runs of dirty chunks, each a request's worth at most, as they are when they are asked for. */
+  *#dirtyRuns(): Generator<Run> {
+    const { states, requestChunks } = this.#region;
+    const { dirty, count } = states;
+    const start = this.#start;
+    for (const [begin, end] of [[start, count], [0, start]] as const) {
+      for (let from = dirty.next(begin, end); from < end;) {
+        const to = dirty.runEnd(from, Math.min(from + requestChunks, end));
+        yield { from, to };
+        from = dirty.next(to, end);
+      }
+    }
+  }
+
+  /** Answers when another request may be sent: one at a time while somebody waits for a read. */
+  async #turn(flights: Flights): Promise<void> {
+    const { urgent } = this.#region;
+    while (flights.count > 0 && (urgent.count > 0 || flights.bytes >= this.#window.limit)) {
+      await flights.landing();
+    }
+    if (urgent.count > 0) await urgent.calm(GIVE_WAY_MS);
+  }
+
+  /** Sends a copy of dirty chunks, which is not held up by writes, nor changed by them. */
+  async #send(run: Run, bytes: number): Promise<void> {
+    const { states, lock, local, remote, buffers, chunkSize } = this.#region;
+    const { from, to } = run;
+    const offset = this.#region.offsetOf(from);
+    const content = buffers.take(bytes);
+    try {
+      await lock.exclusive(from, to, () => {
+        this.#region.checkOpen();
+        states.copied(from, to);
+        return local.readAt(content, offset);
+      });
+      const startedAt = performance.now();
+      await writeChunks(remote, content, offset, chunkSize);
+      this.#window.answered(bytes, startedAt, performance.now());
+    } catch (error) {
+      states.notPushed(from, to);
+      // The others first, lest one that the remote never takes keeps them from it.
+      this.#start = to % states.count;
+      throw error;
+    }
+    buffers.give(content);
+    this.#sent.push(run);
+    this.#sentBytes += bytes;
+  }
+
+  /** Makes what was sent durable at the remote, and then clean. One is under way at a time. */
+  async #flush(): Promise<void> {
+    const { states, remote } = this.#region;
+    const covered = this.#sent;
+    this.#sent = [];
+    this.#sentBytes = 0;
+    this.#flushing = true;
+    try {
+      await remote.flush();
+    } catch (error) {
+      // A remote reports what it lost once: nothing that is there unflushed can be relied on.
+      for (const { from, to } of [...covered, ...this.#sent]) states.notPushed(from, to);
+      this.#sent = [];
+      throw error;
+    } finally {
+      this.#flushing = false;
+    }
+    for (const { from, to } of covered) {
+      states.pushed(from, to);
+      this.#options.onPushed?.(from, to);
+    }
+    this.#uncommitted = true;
+    if (states.dirtyCount < this.#limit) this.#release();
+  }
+
+  /** Lets the writes go on that wait, or fails them. */
+  #release(error?: unknown): void {
+    if (error === undefined) this.#waiting?.resolve();
+    else this.#waiting?.reject(error);
+    this.#waiting = undefined;
+  }
+
+  #wait(): void {
+    if (this.#interval === 0 || this.#stopped.signal.aborted) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => void this.#roundInBackground(), this.#interval);
+    Deno.unrefTimer(this.#timer);
+  }
+
+  async #roundInBackground(): Promise<void> {
+    clearTimeout(this.#timer);
+    let failure: { error: unknown } | undefined;
+    try {
+      await this.#rounds.run();
+    } catch (error) {
+      failure = { error };
+    }
+    this.#wait();
+    if (this.#stopped.signal.aborted || (failure !== undefined) === this.#failing) return;
+    this.#failing = failure !== undefined;
+    const log = this.#options.log ?? console.warn;
+    if (failure === undefined) log("Pushing to the remote works again");
+    else log(`Cannot push to the remote, trying on: ${messageOf(failure.error)}`);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
