@@ -62,6 +62,12 @@ export function nbdUri(socket: string): string {
   return `nbd+unix:///?socket=${socket}`;
 }
 
+/** A native address on loopback that nobody listens on. */
+export function freeAddress(): string {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return `telemap://127.0.0.1:${listener.addr.port}`;
+}
+
 /** Opens the region of a server that was just started. */
 export async function untilServed(url: string): Promise<Backend> {
   const deadline = performance.now() + 10_000;

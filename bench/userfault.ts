@@ -19,7 +19,7 @@ import {
   touching,
 } from "./first_touches.ts";
 import { stayOnOneCore } from "./one_core.ts";
-import { telemapServe, untilServed } from "./processes.ts";
+import { freeAddress, telemapServe, untilServed } from "./processes.ts";
 import { alternate, type Comparison, median, table } from "./statistics.ts";
 
 const PAGE = 4096;
@@ -33,12 +33,11 @@ const FAULT_AROUNDS = [PAGE, 64 << 10, MIB];
 const REST_MS = 2000;
 /** After which whoever did something before has come to rest. */
 const SETTLE_MS = 500;
-const PORT = 41_932;
 
 /** Measures all of it. */
 export async function compareUserfault(rounds: number): Promise<string[]> {
   const directory = await Deno.makeTempDir({ prefix: "telemap-bench-" });
-  const file = `file:${directory}/region?readonly`, remote = `telemap://127.0.0.1:${PORT}`;
+  const file = `file:${directory}/region?readonly`, remote = freeAddress();
   try {
     await writeFilledFile(`${directory}/region`, REGION);
     await using _server = telemapServe(`pattern:${REGION}`, remote);

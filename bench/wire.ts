@@ -6,17 +6,16 @@
  */
 import type { Backend } from "../mod.ts";
 import { copyServer } from "./copy_server.ts";
-import { telemapServe, untilServed } from "./processes.ts";
+import { freeAddress, telemapServe, untilServed } from "./processes.ts";
 import { alternate, type Comparison } from "./statistics.ts";
 
 const SIZE = 1 << 30;
 const READ = 1 << 20;
 const DEPTH = 8;
-const PORT = 41_931;
 
 /** Measures both, in MB/s. */
 export async function compareWire(rounds: number, seconds: number): Promise<Comparison> {
-  const listen = `telemap://127.0.0.1:${PORT}`;
+  const listen = freeAddress();
   await using _server = telemapServe("memory:1GiB", listen);
   await using region = await untilServed(listen);
   await fillRegion(region);
