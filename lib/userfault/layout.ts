@@ -19,7 +19,8 @@ export interface MemoryRegion {
 
 /** Regions that one userfaultfd may have. */
 export const REGIONS_MAX = 1024;
-const PAGE_SIZE_MAX = 1 << 30;
+/** A page is read in one piece: larger ones have no buffer in a `SlotPool`. */
+const PAGE_SIZE_MAX = 64 << 20;
 const ADDRESS_MAX = 2 ** 56;
 
 /**

@@ -20,6 +20,7 @@ const WRONG: Record<string, Partial<typeof region>> = {
   "an offset at the backend's end": { offset: 5 * PAGE },
   "an offset below 0": { offset: -PAGE },
   "pages that are no power of two": { pageSize: 12288, address: 12288 * 4, size: 12288 },
+  "pages that no buffer holds": { pageSize: 1 << 30, address: 1 << 30, size: 1 << 30 },
   "pages below those of any kernel": { pageSize: 512 },
 };
 
