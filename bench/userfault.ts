@@ -20,7 +20,8 @@ import {
 } from "./first_touches.ts";
 import { stayOnOneCore } from "./one_core.ts";
 import { freeAddress, telemapServe, untilServed } from "./processes.ts";
-import { alternate, type Comparison, median, table } from "./statistics.ts";
+import { alternate, type Comparison, type Contestant, median, table } from "./statistics.ts";
+import { readFor } from "./wire.ts";
 
 const PAGE = 4096;
 const MIB = 1 << 20;
@@ -48,7 +49,7 @@ export async function compareUserfault(rounds: number): Promise<string[]> {
       table(await compareRandom(rounds)),
       table(await compareSequential("memory", filledMemory(REGION), rounds)),
       table(await compareSequential("a file", file, rounds)),
-      table(await compareSequential("telemap:// over loopback", remote, rounds)),
+      table(await compareRemoteSequential(remote, rounds)),
       ...(await compareRemote(remote, rounds)),
       await timeAtRest(remote, rounds),
     ];
@@ -108,8 +109,9 @@ async function compareSequential(
   name: string,
   backend: BackendSource,
   rounds: number,
+  others: Contestant[] = [],
 ): Promise<Comparison> {
-  const contestants = FAULT_AROUNDS.map((faultAround) => ({
+  const contestants: Contestant[] = FAULT_AROUNDS.map((faultAround) => ({
     name: formatSize(faultAround),
     run: async () => {
       await using mount = await mountMemory(backend, faultAround);
@@ -120,10 +122,18 @@ async function compareSequential(
     using memory = await bareMemory(BARE_REGION);
     return readThrough(memory.bytes);
   };
-  const figures = await alternate([...contestants, { name: "bare loop", run: bare }], rounds);
+  contestants.push({ name: "bare loop", run: bare }, ...others);
+  const figures = await alternate(contestants, rounds);
   const title =
     `Sequential read of 1 GiB from ${name}, by faultAround (GB/s, limit 3 or 5 times the bare loop)`;
   return { title, figures, better: "higher", subject: formatSize(FAULT_AROUNDS[1]!) };
+}
+
+/** The same over the wire, beside what that gives to calls. */
+async function compareRemoteSequential(url: string, rounds: number): Promise<Comparison> {
+  await using region = await openBackend(url);
+  const calls = { name: "readAt, 8 at a time", run: async () => await readFor(region, 1) / 1000 };
+  return await compareSequential("telemap:// over loopback", url, rounds, [calls]);
 }
 
 function readThrough(bytes: Uint8Array): number {
