@@ -50,6 +50,15 @@ Deno.test("a pattern is known by its size and seed, and loses nothing", () => {
   assertEquals(instanceId(url("pattern:1GiB")), instanceId(url("pattern:1GiB")));
 });
 
+Deno.test("a delayed region is the region itself", () => {
+  for (const fragment of ["", "#rtt=1ms", "#rtt=2ms&seed=1"]) {
+    const delayed = url(`delay:delay:pattern:1GiB#rtt=5ms${fragment}`);
+    assertEquals(regionId(delayed), regionId(url("pattern:1GiB")));
+    assertEquals(instanceId(delayed), instanceId(url("pattern:1GiB")));
+  }
+  assertNotEquals(regionId(url("delay:memory:1MiB")), regionId(url("delay:memory:1MiB")));
+});
+
 Deno.test("a file stays itself until it is made anew, and keeps what it was given", async () => {
   const directory = await Deno.makeTempDir({ prefix: "telemap-test-" });
   try {
