@@ -180,7 +180,8 @@ export class CacheStage implements Backend {
       await this.fetcher.idle();
       await this.pusher.idle();
       await this.#commit.idle();
-      await region.journal.close();
+      // Behind every change that is under way.
+      await region.lock.exclusive(0, region.states.count, () => region.journal.close());
     } finally {
       await region.local.close();
     }

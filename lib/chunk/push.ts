@@ -27,6 +27,13 @@ export interface PushOptions {
    * and beyond it writes wait. Regions of up to 64 MiB may be dirty as a whole.
    */
   dirtyLimit?: number | undefined;
+  /**
+   * The remote flushes after so many bytes, even while more are sent, so that writes that wait can
+   * go on; default 64 MiB.
+   */
+  flushBytes?: number | undefined;
+  /** Milliseconds before a failed round is tried again, the first time; default 100. */
+  retryPause?: number | undefined;
   /** Takes a line for people when pushing begins to fail or works again; default `console.warn`. */
   log?: ((line: string) => void) | undefined;
   /** Told of chunks `[from, to)` that became clean, or are dirty again by now. */
@@ -37,7 +44,6 @@ const INTERVAL_MS = 20_000;
 const DIRTY_SHARE = 0.5;
 /** So many bytes may be dirty in any region. */
 const DIRTY_LEAST = 64 << 20;
-/** The remote flushes after so many bytes, so that writes that wait can go on. */
 const FLUSH_BYTES = 64 << 20;
 /** A failed round is tried again so often, after a pause that grows. */
 const TRIES = 3;
@@ -135,7 +141,8 @@ export class Pusher {
 
   async #round(): Promise<void> {
     const { signal } = this.#stopped;
-    for (let tried = 1, pause = PAUSE_MS;; tried++, pause *= 4) {
+    let pause = this.#options.retryPause ?? PAUSE_MS;
+    for (let tried = 1;; tried++, pause *= 4) {
       try {
         await this.#pushAll();
         break;
@@ -160,6 +167,7 @@ export class Pusher {
   /** Pushes each chunk that is dirty now. Stops at the first failure, and throws it. */
   async #pushAll(): Promise<void> {
     await this.#fetcher.completePartial();
+    const { flushBytes = FLUSH_BYTES } = this.#options;
     const flights = new Flights(), breather = new Breather();
     for (const run of this.#dirtyRuns()) {
       await this.#turn(flights);
@@ -167,7 +175,7 @@ export class Pusher {
       if (flights.failure !== undefined || this.#region.closed) break;
       const bytes = this.#region.offsetOf(run.to) - this.#region.offsetOf(run.from);
       flights.add(this.#send(run, bytes), bytes);
-      if (this.#sentBytes >= FLUSH_BYTES && !this.#flushing) flights.add(this.#flush(), 0);
+      if (this.#sentBytes >= flushBytes && !this.#flushing) flights.add(this.#flush(), 0);
     }
     await flights.landed();
     if (this.#sent.length > 0) flights.add(this.#flush(), 0);

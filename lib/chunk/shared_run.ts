@@ -23,8 +23,10 @@ export class SharedRun {
 
   /** Answers when a run that began after this call is done; throws what that one threw. */
   run(): Promise<void> {
+    // First the one that waits: it begins a moment after the present one is over.
+    if (this.#next !== undefined) return this.#next;
     if (this.#running === undefined) return this.#begin();
-    return this.#next ??= this.#running.catch(() => {}).then(() => {
+    return this.#next = this.#running.catch(() => {}).then(() => {
       this.#next = undefined;
       return this.#begin();
     });
@@ -32,7 +34,7 @@ export class SharedRun {
 
   /** Answers when nothing is under way any more, whatever became of it. */
   async idle(): Promise<void> {
-    while (this.#running !== undefined) await (this.#next ?? this.#running).catch(() => {});
+    for (let last; (last = this.#next ?? this.#running) !== undefined;) await last.catch(() => {});
   }
 
   #begin(): Promise<void> {
