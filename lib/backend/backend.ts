@@ -68,6 +68,11 @@ export interface Backend extends AsyncDisposable {
    */
   readonly version?: string;
   /**
+   * 16 bytes by which the store knows the region again: they stay the same as long as it is the same
+   * region. Missing: the store does not tell.
+   */
+  readonly regionId?: Uint8Array;
+  /**
    * The region's bytes themselves, where they lie in the memory of this process: a server may
    * send from them directly. `address` is where they lie, for C.
    */

@@ -18,6 +18,7 @@ export abstract class Stage implements Backend {
   readonly durable: boolean;
   readonly readOnly: boolean;
   readonly version?: string;
+  readonly regionId?: Uint8Array;
   readonly traffic?: Readonly<Traffic>;
   readonly restsBetweenCalls?: boolean;
   readonly zero?: NonNullable<Backend["zero"]>;
@@ -33,8 +34,9 @@ export abstract class Stage implements Backend {
     this.blockSize = blockSize;
     this.durable = backend.durable;
     this.readOnly = backend.readOnly;
-    const { version, traffic, restsBetweenCalls } = backend;
+    const { version, regionId, traffic, restsBetweenCalls } = backend;
     if (version !== undefined) this.version = version;
+    if (regionId !== undefined) this.regionId = regionId;
     if (traffic !== undefined) this.traffic = traffic;
     if (restsBetweenCalls !== undefined) this.restsBetweenCalls = restsBetweenCalls;
     if (backend.zero !== undefined) this.zero = this.zeroRange;

@@ -179,8 +179,8 @@ class HostMount implements Mount {
   }
 
   async sync(): Promise<void> {
-    if (this.#device.memory !== undefined) await this.#device.memory.push();
-    else await this.#syncPath();
+    if (this.#device.memory !== undefined) return await this.#device.memory.push();
+    await this.#syncPath();
     await this.#host.flush();
   }
 

@@ -166,7 +166,6 @@ class PagedIn implements PagedInMemory {
   async sync(): Promise<void> {
     this.#checkPlace();
     await this.#paging.served.push();
-    await this.#host.flush();
   }
 
   async close(): Promise<void> {

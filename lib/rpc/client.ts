@@ -156,6 +156,10 @@ export class RemoteBackend implements Backend {
     return this.#server!.readOnly;
   }
 
+  get regionId(): Uint8Array {
+    return this.#server!.region;
+  }
+
   readAt(buffer: Uint8Array, offset: number): Awaitable<void> {
     this.#check(offset, buffer.length);
     return this.#transfer(TYPE.READ, buffer, offset);
