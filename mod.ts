@@ -44,6 +44,17 @@ export {
 export { Pattern } from "./lib/backend/pattern.ts";
 export { type ByteRange, RangeList } from "./lib/backend/range_list.ts";
 export { formatSize, parseSize } from "./lib/backend/size.ts";
+export { alignBackend } from "./lib/chunk/align.ts";
+export { delayBackend, type DelayOptions } from "./lib/chunk/delay.ts";
+export { guardBackend, type GuardOptions } from "./lib/chunk/guard.ts";
+export type { CutOptions } from "./lib/chunk/link.ts";
+export {
+  lockBackend,
+  type LockedBackend,
+  type LockedCalls,
+  type LockOptions,
+} from "./lib/chunk/lock.ts";
+export { trackBackend, type TrackedBackend, type TrackOptions } from "./lib/chunk/track.ts";
 export type { MemoryChoice } from "./lib/device/attach.ts";
 export type { DeviceChoice, DeviceKind, Probe } from "./lib/device/device.ts";
 export type { PagingOptions } from "./lib/device/paging.ts";

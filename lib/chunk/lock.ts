@@ -47,13 +47,43 @@ interface UnderWay {
   readonly over: Promise<unknown>;
 }
 
-/** Makes a stage that can be locked over `backend`, which belongs to it. It is not locked yet. */
-export function lockBackend(backend: Backend, options: LockOptions = {}): LockStage {
+/** A backend whose calls can be held, from {@linkcode lockBackend}. */
+export interface LockedBackend extends Backend {
+  /** Whether any calls are held, if they come. */
+  readonly locked: boolean;
+  /**
+   * Holds calls from now on (all, unless told), beside those that are held already, until
+   * {@linkcode release}. Answers when those calls are over that have reached the backend before.
+   *
+   * Throws {@linkcode DeadlineError} where that takes over `timeout` ms (30 000 unless told); it
+   * stays locked then.
+   */
+  lock(calls?: LockedCalls, timeout?: number): Promise<void>;
+  /**
+   * Lets calls go on that were held (all, unless told), and all that come. Does nothing where it is
+   * not locked.
+   */
+  release(calls?: LockedCalls): void;
+  /**
+   * Has calls (writes, unless told) fail with `error` for ever: those that are held, and all that
+   * come. It cannot be undone: neither locking nor releasing changes it. A call that has reached the
+   * backend is not stopped; to know that there is none, lock first.
+   */
+  refuse(error: Error, calls?: LockedCalls): void;
+  /** Has held calls fail with {@linkcode ClosedError}, and closes the backend. */
+  close(): Awaitable<void>;
+}
+
+/**
+ * Makes `backend`, which belongs to the answer and is closed with it, one that can be locked. It is
+ * not locked yet. A call that was held for too long throws {@linkcode DeadlineError}, and has not
+ * happened.
+ */
+export function lockBackend(backend: Backend, options: LockOptions = {}): LockedBackend {
   return new LockStage(backend, options.holdTimeout ?? 30_000);
 }
 
-/** See the module. Made by {@linkcode lockBackend}. */
-export class LockStage extends Stage {
+class LockStage extends Stage implements LockedBackend {
   readonly #holdTimeout: number;
   readonly #locked = new Set<Kind>();
   readonly #refusals = new Map<Kind, Error>();
@@ -61,23 +91,15 @@ export class LockStage extends Stage {
   readonly #underWay = new Set<UnderWay>();
   #closed = false;
 
-  /** Made by {@linkcode lockBackend}. */
   constructor(backend: Backend, holdTimeout: number) {
     super(backend);
     this.#holdTimeout = holdTimeout;
   }
 
-  /** Whether any calls are held, if they come. */
   get locked(): boolean {
     return this.#locked.size > 0;
   }
 
-  /**
-   * Holds calls from now on, beside those that are held already, until {@linkcode release}. Answers
-   * when those calls are over that have reached the backend before.
-   *
-   * Throws {@linkcode DeadlineError} where that takes over `timeout` ms; it stays locked then.
-   */
   async lock(calls: LockedCalls = "all", timeout = 30_000): Promise<void> {
     for (const kind of kinds(calls)) this.#locked.add(kind);
     const awaited = [...this.#underWay].filter(({ kind }) => kinds(calls).includes(kind));
@@ -97,7 +119,6 @@ export class LockStage extends Stage {
     }
   }
 
-  /** Lets calls go on that were held, and all that come. Does nothing where it is not locked. */
   release(calls: LockedCalls = "all"): void {
     for (const kind of kinds(calls)) this.#locked.delete(kind);
     for (const held of this.#held) {
@@ -105,11 +126,6 @@ export class LockStage extends Stage {
     }
   }
 
-  /**
-   * Has calls fail with `error` for ever: those that are held, and all that come. It cannot be
-   * undone: neither locking nor releasing changes it. A call that has reached the backend is not
-   * stopped; to know that there is none, lock first.
-   */
   refuse(error: Error, calls: LockedCalls = "writes"): void {
     for (const kind of kinds(calls)) this.#refusals.set(kind, error);
     for (const held of this.#held) {
@@ -131,7 +147,6 @@ export class LockStage extends Stage {
     return this.#pass("writes", () => this.backend.flush());
   }
 
-  /** Has held calls fail with {@linkcode ClosedError}, and closes the backend. */
   override close(): Awaitable<void> {
     this.#closed = true;
     for (const held of this.#held) {

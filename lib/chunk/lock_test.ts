@@ -10,7 +10,7 @@ import { testBackend } from "../../tests/backend_conformance.ts";
 import { assertBytes, pattern, readBack } from "../../tests/backend_model.ts";
 import { BlockBackend } from "../../tests/block_backend.ts";
 import { DelayedBackend } from "../../tests/rpc/delayed_backend.ts";
-import { lockBackend, type LockedCalls, type LockStage } from "./lock.ts";
+import { lockBackend, type LockedBackend, type LockedCalls } from "./lock.ts";
 
 openLibc();
 
@@ -36,7 +36,7 @@ testBackend("slow blocks that are locked again and again", {
   runs: 10,
 });
 
-async function flickerUntilRemoved(stage: LockStage): Promise<void> {
+async function flickerUntilRemoved(stage: LockedBackend): Promise<void> {
   while (!removed) {
     await stage.lock();
     await turn();

@@ -32,29 +32,51 @@ export interface TrackOptions {
   chunkSize: number;
 }
 
+/** A backend that can tell which of its chunks were written, from {@linkcode trackBackend}. */
+export interface TrackedBackend extends Backend {
+  /**
+   * Tracks from now on: all that is not in what the caller reads after this call is in the next
+   * collection. Tracked already: forgets what was written.
+   */
+  start(): void;
+  /** Tracks no longer, and forgets what was written. */
+  stop(): void;
+  /**
+   * Whole chunks in which anything was written, zeroed or discarded since the last collection, or
+   * since {@linkcode start}; the last chunk ends with the region. Read them after this call.
+   * Throws {@linkcode UsageError} where nothing is tracked.
+   */
+  collect(): RangeList;
+  /**
+   * Marks the chunks of ranges that were collected, and could not be copied: they are in the next
+   * collection. Throws {@linkcode UsageError} where nothing is tracked, and `RangeError` for what
+   * lies outside of the region.
+   */
+  restore(ranges: RangeList): void;
+}
+
 /**
- * Makes a stage over `backend`, which belongs to it, that can track what is written. It does not
- * yet. Throws {@linkcode UsageError} for chunks that are not a count of bytes, or too small.
+ * Makes `backend`, which belongs to the answer and is closed with it, one whose writes can be
+ * tracked. They are not yet. Throws {@linkcode UsageError} for chunks that are not a count of bytes,
+ * or too small.
  */
-export function trackBackend(backend: Backend, options: TrackOptions): TrackStage {
+export function trackBackend(backend: Backend, options: TrackOptions): TrackedBackend {
   const { chunkSize } = options;
   const chunks = Math.ceil(backend.size / chunkSize);
   if (!Number.isSafeInteger(chunkSize) || chunkSize <= 0 || chunks > 2 ** 31) {
     throw new UsageError(`Cannot track chunks of ${chunkSize} bytes`, {
-      hint: "give it a whole number of bytes, of which 2^31 make up the region",
+      hint: "give it a whole number of bytes, of which at most 2^31 make up the region",
     });
   }
   return new TrackStage(backend, chunkSize);
 }
 
-/** See the module. Made by {@linkcode trackBackend}. */
-export class TrackStage extends Stage {
+class TrackStage extends Stage implements TrackedBackend {
   readonly memory?: NonNullable<Backend["memory"]>;
   readonly writesAtOnce?: boolean;
   readonly #chunkSize: number;
   #written: Bitmap | undefined;
 
-  /** Made by {@linkcode trackBackend}. */
   constructor(backend: Backend, chunkSize: number) {
     super(backend);
     const { memory, writesAtOnce } = backend;
@@ -63,24 +85,14 @@ export class TrackStage extends Stage {
     this.#chunkSize = chunkSize;
   }
 
-  /**
-   * Tracks what is over from now on, and so all that is not in what the caller reads from now on.
-   * Tracked already: forgets what was written.
-   */
   start(): void {
     this.#written = new Bitmap(Math.ceil(this.size / this.#chunkSize));
   }
 
-  /** Tracks no longer, and forgets what was written. */
   stop(): void {
     this.#written = undefined;
   }
 
-  /**
-   * Whole chunks in which anything was written, zeroed or discarded since the last collection, or
-   * since {@linkcode start}; the last chunk ends with the region. Read them after this call.
-   * Throws {@linkcode UsageError} where nothing is tracked.
-   */
   collect(): RangeList {
     const written = this.#tracked();
     const ranges = new RangeList();
@@ -95,11 +107,6 @@ export class TrackStage extends Stage {
     return ranges;
   }
 
-  /**
-   * Marks the chunks of ranges that were collected, and could not be copied: they are in the next
-   * collection. Throws {@linkcode UsageError} where nothing is tracked, and `RangeError` for what
-   * lies outside of the region.
-   */
   restore(ranges: RangeList): void {
     this.#tracked();
     for (const { offset, length } of ranges) {

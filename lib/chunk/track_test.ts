@@ -10,7 +10,7 @@ import { type ByteRange, RangeList } from "../backend/range_list.ts";
 import { testBackend } from "../../tests/backend_conformance.ts";
 import { pattern } from "../../tests/backend_model.ts";
 import { BlockBackend } from "../../tests/block_backend.ts";
-import { trackBackend, type TrackStage } from "./track.ts";
+import { trackBackend, type TrackedBackend } from "./track.ts";
 
 openLibc();
 
@@ -27,7 +27,7 @@ testBackend("slow blocks in tracked chunks of 1000 bytes", {
   open: () => started(new BlockBackend({ size: 4 * MIB, blockSize: 512, seed: 5 }), 1000),
 });
 
-function started(backend: Backend, chunkSize: number): TrackStage {
+function started(backend: Backend, chunkSize: number): TrackedBackend {
   const stage = trackBackend(backend, { chunkSize });
   stage.start();
   return stage;

@@ -16,7 +16,7 @@ function freePort(): number {
 
 const needs = requires("root", "/dev/fuse", "/dev/userfaultfd");
 /** What each example prints. */
-const PRINTS = ["hello\n", "1\n69632 4096\n"];
+const PRINTS = ["hello\n", "1\n69632 4096\n", "65536 65536\n"];
 
 Deno.test({
   name: withReason("the examples of the README run and type-check", needs),
