@@ -2,7 +2,7 @@
  * The test command: gets what the tests need, runs the sets one after another and ends with the
  * line `N passed, N failed, N skipped`. Exit code 1 where something failed.
  *
- * The files of the unit set are shared among two processes. They are not run with `deno test
+ * Each file of the unit set is a process of its own, two at a time. They are not run with `deno test
  * --parallel`, as that is one process, whose memory, CPU time and descriptors tests measure.
  *
  *     deno task test [--set unit|device|peers|vm]… [--filter TEXT]
@@ -10,9 +10,9 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { TextLineStream } from "@std/streams";
-import { parseReport, type TestCounts } from "./junit_report.ts";
+import type { TestCounts } from "./junit_report.ts";
 import { installPackages, type TestSet } from "./packages.ts";
+import { runTests } from "./test_process.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 
@@ -21,32 +21,11 @@ const SPECIAL: readonly Exclude<TestSet, "unit">[] = ["device", "peers", "vm"];
 
 const SETS: readonly TestSet[] = ["unit", ...SPECIAL];
 
-/** Processes that the unit set is shared among; the other sets use what a host has one of. */
+/** Files of the unit set that run at a time; the other sets use what a host has one of. */
 const UNIT_PROCESSES = 2;
 
-/** The files and directories that each process of a set runs. */
-function sharesOf(set: TestSet): string[][] {
-  if (set !== "unit") return [[`tests/${set}`]];
-  // The longer a file, the longer it runs, by and large: dealt back and forth, by length.
-  const files = ["bench", "cmd", "ffi", "lib", "tests"].flatMap(testFiles)
-    .sort((a, b) => b.length - a.length);
-  const shares = Array.from({ length: UNIT_PROCESSES }, (): string[] => []);
-  for (const [index, { path }] of files.entries()) {
-    const place = index % (2 * UNIT_PROCESSES);
-    shares[Math.min(place, 2 * UNIT_PROCESSES - 1 - place)]!.push(path);
-  }
-  return shares;
-}
-
-/** The test files of the unit set below a directory, and their lengths in bytes. */
-function testFiles(directory: string): { path: string; length: number }[] {
-  if (SPECIAL.some((set) => directory === `tests/${set}`)) return [];
-  return [...Deno.readDirSync(`${ROOT}${directory}`)].flatMap(({ name, isDirectory }) => {
-    const path = `${directory}/${name}`;
-    if (isDirectory) return testFiles(path);
-    return name.endsWith("_test.ts") ? [{ path, length: Deno.statSync(ROOT + path).size }] : [];
-  });
-}
+/** A file of the unit set that takes so many ms hangs. */
+const UNIT_FILE_MS = 180_000;
 
 async function main(): Promise<number> {
   const { sets, filter } = readArguments();
@@ -84,44 +63,39 @@ function fail(why: string): never {
 
 /** Answers the counts of each process of a set. */
 async function runSet(set: TestSet, filter: string | undefined): Promise<TestCounts[]> {
-  const shares = sharesOf(set);
-  const options = filter === undefined ? [] : [`--filter=${filter}`];
-  return await Promise.all(
-    shares.map((share, index) =>
-      runTests([...options, ...share], shares.length === 1 ? "" : `${index + 1}| `)
-    ),
-  );
-}
-
-/** Runs `deno test`; what it prints is shown as it comes, line by line where there is a prefix. */
-async function runTests(args: string[], prefix: string): Promise<TestCounts> {
-  const reportPath = Deno.makeTempFileSync({ prefix: "telemap-tests-", suffix: ".xml" });
-  const output = prefix === "" ? "inherit" : "piped";
-  try {
-    const child = new Deno.Command(Deno.execPath(), {
-      args: ["test", "--allow-all", "--permit-no-files", `--junit-path=${reportPath}`, ...args],
-      cwd: ROOT,
-      stdin: "null",
-      stdout: output,
-      stderr: output,
-    }).spawn();
-    if (output === "piped") {
-      await Promise.all([child.stdout, child.stderr].map((stream) => show(stream, prefix)));
-    }
-    const { success, code } = await child.status;
-    const counts = parseReport(Deno.readTextFileSync(reportPath));
-    if (!success && counts.failed.length === 0) {
-      counts.failed.push(`deno test ended with exit code ${code} outside of the tests`);
-    }
-    return counts;
-  } finally {
-    Deno.removeSync(reportPath);
+  const args = filter === undefined ? [] : [`--filter=${filter}`];
+  if (set !== "unit") return [await runTests(`tests/${set}`, args)];
+  // The longer a file, the longer it runs, by and large: the short ones even out the end.
+  const files = ["bench", "cmd", "ffi", "lib", "tests"].flatMap(testFiles)
+    .sort((a, b) => b.length - a.length)
+    .map(({ path }) => path);
+  if (!await checkTypes(files)) {
+    return [{ passed: 0, failed: ["the types of the tests are wrong"], skipped: [] }];
   }
+  const counts: TestCounts[] = [];
+  const work = async () => {
+    for (let path = files.shift(); path !== undefined; path = files.shift()) {
+      const options = { atEnd: true, limitMs: UNIT_FILE_MS };
+      counts.push(await runTests(path, ["--no-check", ...args], options));
+    }
+  };
+  await Promise.all(Array.from({ length: UNIT_PROCESSES }, work));
+  return counts;
 }
 
-async function show(stream: ReadableStream<BufferSource>, prefix: string): Promise<void> {
-  const lines = stream.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream());
-  for await (const line of lines) console.log(prefix + line);
+/** The test files of the unit set below a directory, and their lengths in bytes. */
+function testFiles(directory: string): { path: string; length: number }[] {
+  if (SPECIAL.some((set) => directory === `tests/${set}`)) return [];
+  return [...Deno.readDirSync(`${ROOT}${directory}`)].flatMap(({ name, isDirectory }) => {
+    const path = `${directory}/${name}`;
+    if (isDirectory) return testFiles(path);
+    return name.endsWith("_test.ts") ? [{ path, length: Deno.statSync(ROOT + path).size }] : [];
+  });
+}
+
+async function checkTypes(files: string[]): Promise<boolean> {
+  const args = ["check", "--quiet", ...files];
+  return (await new Deno.Command(Deno.execPath(), { args, cwd: ROOT }).spawn().status).success;
 }
 
 function report({ passed, failed, skipped }: TestCounts): void {
