@@ -17,6 +17,7 @@ import {
   type ZeroOptions,
 } from "../backend/backend.ts";
 import { RangeLock } from "./range_lock.ts";
+import { Stage } from "./stage.ts";
 
 /**
  * Serves ranges of any alignment from `backend`, which belongs to the answer and is closed with it;
@@ -27,74 +28,46 @@ export function alignBackend(backend: Backend): Backend {
   return backend.blockSize === 1 ? backend : new AlignStage(backend);
 }
 
-class AlignStage implements Backend {
-  readonly size: number;
-  readonly blockSize = 1;
-  readonly durable: boolean;
-  readonly readOnly: boolean;
+class AlignStage extends Stage {
   readonly memory?: NonNullable<Backend["memory"]>;
-  readonly traffic?: NonNullable<Backend["traffic"]>;
-  readonly zero?: NonNullable<Backend["zero"]>;
-  readonly discard?: NonNullable<Backend["discard"]>;
-  readonly extents?: NonNullable<Backend["extents"]>;
-  readonly #backend: Backend;
   readonly #block: number;
   readonly #lock = new RangeLock();
 
   constructor(backend: Backend) {
-    this.#backend = backend;
+    super(backend, 1);
     this.#block = backend.blockSize;
-    this.size = backend.size;
-    this.durable = backend.durable;
-    this.readOnly = backend.readOnly;
     if (backend.memory !== undefined) this.memory = backend.memory;
-    if (backend.traffic !== undefined) this.traffic = backend.traffic;
-    if (backend.zero !== undefined) this.zero = this.#zero;
-    if (backend.discard !== undefined) this.discard = this.#discard;
-    if (backend.extents !== undefined) this.extents = this.#extents;
   }
 
   readAt(buffer: Uint8Array, offset: number): Awaitable<void> {
     checkRange(this.size, offset, buffer.length);
     const end = offset + buffer.length;
-    if (buffer.length === 0) return this.#backend.readAt(buffer, 0);
-    if (this.#aligned(offset, end)) return this.#backend.readAt(buffer, offset);
+    if (buffer.length === 0) return this.backend.readAt(buffer, 0);
+    if (this.#aligned(offset, end)) return this.backend.readAt(buffer, offset);
     const start = this.#floor(offset), stop = this.#ceil(end);
     return this.#lock.shared(start, stop, () => {
       const blocks = new Uint8Array(stop - start);
       const take = () => buffer.set(blocks.subarray(offset - start, end - start));
-      return after(this.#backend.readAt(blocks, start), take);
+      return after(this.backend.readAt(blocks, start), take);
     });
   }
 
   writeAt(buffer: Uint8Array, offset: number): Awaitable<void> {
     checkRange(this.size, offset, buffer.length);
     checkWritable(this);
-    if (buffer.length === 0) return this.#backend.writeAt(buffer, 0);
+    if (buffer.length === 0) return this.backend.writeAt(buffer, 0);
     const end = offset + buffer.length;
     if (this.#aligned(offset, end)) {
-      return this.#whole(offset, end, () => this.#backend.writeAt(buffer, offset));
+      return this.#whole(offset, end, () => this.backend.writeAt(buffer, offset));
     }
     const start = this.#floor(offset), stop = this.#ceil(end);
     return this.#lock.exclusive(start, stop, () => this.#merge(buffer, offset, start, stop));
   }
 
-  flush(): Awaitable<void> {
-    return this.#backend.flush();
-  }
-
-  close(): Awaitable<void> {
-    return this.#backend.close();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
-  }
-
-  #zero(offset: number, length: number, options: ZeroOptions = {}): Awaitable<void> {
+  protected zeroRange(offset: number, length: number, options: ZeroOptions = {}): Awaitable<void> {
     checkRange(this.size, offset, length);
     checkWritable(this);
-    const zero = (from: number, to: number) => this.#backend.zero!(from, to - from, options);
+    const zero = (from: number, to: number) => this.backend.zero!(from, to - from, options);
     if (length === 0) return zero(0, 0);
     const end = offset + length;
     if (this.#aligned(offset, end)) return this.#whole(offset, end, () => zero(offset, end));
@@ -111,21 +84,21 @@ class AlignStage implements Backend {
   }
 
   /** Lets go of the blocks that lie wholly inside; the others stay as they are. */
-  #discard(offset: number, length: number): Awaitable<void> {
+  protected discardRange(offset: number, length: number): Awaitable<void> {
     checkRange(this.size, offset, length);
     checkWritable(this);
     const inside = this.#inside(offset, offset + length);
-    if (inside === undefined) return this.#backend.discard!(0, 0);
+    if (inside === undefined) return this.backend.discard!(0, 0);
     const { start, stop } = inside;
-    return this.#whole(start, stop, () => this.#backend.discard!(start, stop - start));
+    return this.#whole(start, stop, () => this.backend.discard!(start, stop - start));
   }
 
-  #extents(offset: number, length: number): Awaitable<Extent[]> {
+  protected findExtents(offset: number, length: number): Awaitable<Extent[]> {
     checkRange(this.size, offset, length);
-    if (length === 0) return this.#backend.extents!(0, 0);
+    if (length === 0) return this.backend.extents!(0, 0);
     const end = offset + length;
     const start = this.#floor(offset);
-    const found = this.#backend.extents!(start, this.#ceil(end) - start);
+    const found = this.backend.extents!(start, this.#ceil(end) - start);
     const cut = (extents: Extent[]) => cutExtents(extents, offset, end);
     return found instanceof Promise ? found.then(cut) : cut(found);
   }
@@ -142,7 +115,7 @@ class AlignStage implements Backend {
     const end = offset + bytes.length;
     const blocks = new Uint8Array(stop - start);
     const read = (from: number, to: number) =>
-      this.#backend.readAt(blocks.subarray(from - start, to - start), from);
+      this.backend.readAt(blocks.subarray(from - start, to - start), from);
     const last = this.#floor(end - 1);
     const first = Math.min(start + this.#block, stop);
     const readEnds = offset === start
@@ -152,7 +125,7 @@ class AlignStage implements Backend {
       : both(() => read(start, first), () => read(last, stop));
     return after(readEnds, () => {
       blocks.set(bytes, offset - start);
-      return this.#backend.writeAt(blocks, start);
+      return this.backend.writeAt(blocks, start);
     });
   }
 
