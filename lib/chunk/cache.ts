@@ -36,6 +36,7 @@ import { UnsupportedError } from "../backend/errors.ts";
 import { appendExtent } from "../backend/extents.ts";
 import { CachedRegion, type CachedRegionOptions } from "./cached_region.ts";
 import { ChunkFetcher } from "./fetch.ts";
+import { Puller, type PullOptions } from "./pull.ts";
 import { Pusher, type PushOptions } from "./push.ts";
 import { SharedRun } from "./shared_run.ts";
 
@@ -78,6 +79,7 @@ export class CacheStage implements Backend {
   readonly #durability: Durability;
   readonly #onRead: ((from: number, to: number) => void) | undefined;
   readonly #commit: SharedRun;
+  readonly #pullers: Puller[] = [];
   #completing = false;
   #closing: Promise<void> | undefined;
 
@@ -160,6 +162,17 @@ export class CacheStage implements Backend {
     return extents;
   }
 
+  /**
+   * Begins to pull absent chunks in the background, until all are local or the cache is closed.
+   * Throws {@linkcode UsageError} or `RangeError` on options out of range.
+   */
+  pull(options: PullOptions = {}): Puller {
+    this.region.checkOpen();
+    const puller = new Puller(this.region, this.fetcher, options);
+    this.#pullers.push(puller);
+    return puller;
+  }
+
   /** Commits what the cache holds, and lets go of everything; what is dirty is not pushed. */
   close(): Promise<void> {
     return this.#closing ??= this.#close();
@@ -174,10 +187,12 @@ export class CacheStage implements Backend {
     const { region } = this;
     region.closed = true;
     this.pusher.stop();
+    for (const puller of this.#pullers) puller.stop();
     try {
       // First what others wait for, who are answered that way.
       await region.remote.close();
-      await this.fetcher.idle();
+      await this.fetcher.flights.landed();
+      await Promise.all(this.#pullers.map((puller) => puller.idle()));
       await this.pusher.idle();
       await this.#commit.idle();
       // Behind every change that is under way.

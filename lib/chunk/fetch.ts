@@ -6,6 +6,7 @@
 import { settleAll } from "../backend/settle.ts";
 import type { CachedRegion } from "./cached_region.ts";
 import { writeChunks } from "./chunk_content.ts";
+import { Flights } from "./flights.ts";
 
 /** A request to the remote that is under way. */
 interface Flight {
@@ -30,8 +31,10 @@ const JOINS = 3;
 export class ChunkFetcher {
   /** Who wants to know. */
   readonly listeners: Set<FetchListener> = new Set();
+  /** All requests that are under way. */
+  readonly flights: Flights = new Flights();
   readonly #region: CachedRegion;
-  readonly #flights = new Set<Flight>();
+  readonly #underWay = new Set<Flight>();
 
   /** Fetches for that region. */
   constructor(region: CachedRegion) {
@@ -79,11 +82,6 @@ export class ChunkFetcher {
     await settleAll(runs);
   }
 
-  /** Answers when nothing is on its way any more. */
-  async idle(): Promise<void> {
-    await Promise.allSettled([...this.#flights].map(({ done }) => done));
-  }
-
   /**
    * Requests absent chunks `[from, to)`, at most a request's worth, none of which is on its way.
    * Rejects with what the remote or the cache's backend throws.
@@ -93,10 +91,11 @@ export class ChunkFetcher {
     states.pulling.addRange(from, to);
     const done = this.#fetch(from, to).finally(() => {
       states.pulling.deleteRange(from, to);
-      this.#flights.delete(flight);
+      this.#underWay.delete(flight);
     });
     const flight = { from, to, done };
-    this.#flights.add(flight);
+    this.#underWay.add(flight);
+    this.flights.add(done, this.#region.offsetOf(to) - this.#region.offsetOf(from));
     return done;
   }
 
@@ -121,7 +120,7 @@ export class ChunkFetcher {
   }
 
   #flightOf(chunk: number): Flight | undefined {
-    for (const flight of this.#flights) {
+    for (const flight of this.#underWay) {
       if (flight.from <= chunk && chunk < flight.to) return flight;
     }
   }

@@ -21,6 +21,7 @@ export interface FlightWindowOptions {
 const FIRST_BYTES = 16 << 20;
 const LEAST_BYTES = 4 << 20;
 const MOST_BYTES = 192 << 20;
+const MOST_REQUESTS = 256;
 /** By how many times its bytes an answer that came quickly widens the window in the beginning. */
 const GROWTH = 3;
 /** An answer is quick up to so many times the shortest latency, and so many ms. */
@@ -34,7 +35,7 @@ const PROBE = 1.5;
 
 /** See the module. Pure: whoever uses it tells the time, in ms. */
 export class FlightWindow {
-  readonly #fixed: number | undefined;
+  readonly #workers: number | undefined;
   readonly #least: number;
   #limit: number;
   #shortest = Infinity;
@@ -49,13 +50,20 @@ export class FlightWindow {
   /** Makes a window that knows nothing yet. */
   constructor({ requestBytes, workers }: FlightWindowOptions) {
     this.#least = Math.max(LEAST_BYTES, requestBytes * 2);
-    this.#fixed = workers === undefined ? undefined : workers * requestBytes;
+    this.#workers = workers;
     this.#limit = Math.max(FIRST_BYTES, this.#least);
   }
 
-  /** A request may be begun as long as so many bytes are not in flight. */
-  get limit(): number {
-    return this.#fixed ?? this.#limit;
+  /** Bytes that are worth having in flight. */
+  get bytes(): number {
+    return this.#limit;
+  }
+
+  /** Whether another request may be begun beside so many with so many bytes. */
+  hasRoom(requests: number, bytes: number): boolean {
+    if (requests === 0) return true;
+    if (this.#workers !== undefined) return requests < this.#workers;
+    return requests < MOST_REQUESTS && bytes < this.#limit;
   }
 
   /** The shortest time that an answer took, in ms; 0 before the first one. */

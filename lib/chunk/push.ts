@@ -201,9 +201,10 @@ export class Pusher {
   /** Answers when another request may be sent: one at a time while somebody waits for a read. */
   async #turn(flights: Flights): Promise<void> {
     const { urgent } = this.#region;
-    while (flights.count > 0 && (urgent.count > 0 || flights.bytes >= this.#window.limit)) {
-      await flights.landing();
-    }
+    const mayGo = () =>
+      flights.count === 0 ||
+      urgent.count === 0 && this.#window.hasRoom(flights.count, flights.bytes);
+    while (!mayGo()) await flights.landing();
     if (urgent.count > 0) await urgent.calm(GIVE_WAY_MS);
   }
 
