@@ -67,6 +67,8 @@ export {
   type CopyProgress,
   type CopyResult,
 } from "./lib/host/copy.ts";
+export type { Durability } from "./lib/chunk/cache.ts";
+export type { CacheProgress, ManagedOptions } from "./lib/host/managed_backend.ts";
 export type { MemoryStatistics } from "./lib/host/memory_statistics.ts";
 export { openBackend, type OpenOptions } from "./lib/host/open_backend.ts";
 export { serve, type ServedExport, type ServeOptions, type Server } from "./lib/host/serve.ts";
@@ -77,6 +79,12 @@ export {
 } from "./lib/host/serve_userfault.ts";
 export type { BackendModule, BackendSource, OpenBackend } from "./lib/host/source.ts";
 export { type DirectMountOptions, mountDirect } from "./lib/mount/direct.ts";
+export {
+  type ManagedHooks,
+  type ManagedMount,
+  type ManagedMountOptions,
+  mountManaged,
+} from "./lib/mount/managed.ts";
 export type { Mount, MountForm, MountOptions } from "./lib/mount/mount.ts";
 export {
   type PagedInMemory,

@@ -3,7 +3,15 @@
  *
  * @module
  */
-import { formatSize, type Mount, mountDirect, TelemapError } from "../mod.ts";
+import { parseDuration } from "../lib/backend/duration.ts";
+import {
+  formatSize,
+  type Mount,
+  mountDirect,
+  mountManaged,
+  TelemapError,
+  UsageError,
+} from "../mod.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken, TOKEN_OPTION } from "./token.ts";
@@ -31,6 +39,35 @@ export const mount: Command = defineCommand({
     },
     at: { help: "directory where the fuse file appears", value: "path", label: "PATH" },
     "read-only": { help: "refuse writes" },
+    managed: { help: "keep what was read and written in --cache, and push it later" },
+    cache: {
+      help: "the cache: file:/path or dir:/path; made where it is not there",
+      value: "url",
+      label: "URL",
+    },
+    chunk: {
+      help: "bytes that are fetched at a time",
+      value: "size",
+      label: "SIZE",
+      default: "64KiB",
+    },
+    "push-workers": {
+      help: "requests that push at a time; as measured unless given",
+      value: "count",
+      label: "N",
+    },
+    "push-interval": {
+      help: "how often what was written goes to the remote; 0 for only at the end",
+      value: "text",
+      label: "TIME",
+      default: "20s",
+    },
+    durability: {
+      help: "where a flush makes durable what was written",
+      value: ["local", "remote"],
+      default: "local",
+    },
+    "discard-cache": { help: "give up what the cache holds, also what was not pushed" },
     "token-file": TOKEN_OPTION,
     json: JSON_OPTION,
   },
@@ -43,18 +80,33 @@ export const mount: Command = defineCommand({
       call: "telemap mount 'nbd+unix:///?socket=/tmp/region.sock' --device fuse --at /mnt/region",
       does: "an export of any NBD server, as a file in /mnt/region",
     },
+    {
+      call: "telemap mount telemap://server:4100 --managed --cache file:/var/cache/region",
+      does: "one that is far away, at the speed of the cache",
+    },
   ],
   async run([backend], options) {
     using stop = new StopSignals();
     const token = await readToken(options["token-file"]);
-    const mounted = await mountDirect({
-      backend: backend!,
-      as: "path",
+    const place = {
+      as: "path" as const,
       device: options.device,
       readOnly: options["read-only"],
       ...(options.at !== undefined && { at: options.at }),
       ...(token !== undefined && { token }),
-    });
+    };
+    const mounted = options.managed || options.cache !== undefined
+      ? await mountManaged({
+        ...place,
+        remote: backend!,
+        local: cacheOf(options),
+        chunkSize: options.chunk,
+        pushWorkers: options["push-workers"],
+        pushInterval: parseDuration(options["push-interval"]),
+        durability: options.durability,
+        discardCache: options["discard-cache"],
+      })
+      : await mountDirect({ ...place, backend: backend! });
     let lost: Error | undefined;
     try {
       console.log(options.json ? JSON.stringify(readyEvent(mounted)) : readyLine(mounted));
@@ -67,6 +119,15 @@ export const mount: Command = defineCommand({
     if (options.json) console.log(JSON.stringify({ event: "closed" }));
   },
 });
+
+/** The URL of the cache. Throws where only one of both options was given. */
+function cacheOf({ managed, cache }: { managed: boolean; cache: string | undefined }): string {
+  if (managed && cache !== undefined) return cache;
+  const missing = managed ? "--cache" : "--managed";
+  throw new UsageError(`Cannot mount behind a cache without ${missing}`, {
+    hint: "give both: --managed --cache file:/path",
+  });
+}
 
 /** Closes a mount; where somebody uses its device, as soon as nobody does. */
 async function closeOnceFree(mount: Mount): Promise<void> {

@@ -12,17 +12,18 @@ import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/
 import type {
   BackendFacts,
   ExportOptions,
+  HostAnswer,
   HostCommand,
   HostMessage,
   ListenOptions,
   ListenProtocol,
   MemoryOptions,
 } from "./protocol.ts";
+import type { CacheProgress, ManagedOptions } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
 import { unpackError } from "./remote_error.ts";
 import { type BackendSource, isBackend, portable, type PortableSource } from "./source.ts";
 
-type Answer = Extract<HostMessage, { facts?: unknown }>;
 type Unnumbered<T> = T extends unknown ? Omit<T, "id"> : never;
 
 /** How {@linkcode BackendHost.start} opens the backend. */
@@ -62,6 +63,24 @@ export class BackendHost implements AsyncDisposable {
   static async start(source: BackendSource, options: HostOptions = {}): Promise<BackendHost> {
     const link = new WorkerLink();
     return await BackendHost.#open(link, ...movable(source, options, link));
+  }
+
+  /**
+   * The same behind a cache on this host, named by a `file:`, `dir:` or `memory:` URL. `onLocal` is
+   * told of bytes `[from, to)` that came to the cache. Throws what `openManaged` does, too.
+   */
+  static async startManaged(
+    remote: BackendSource,
+    cache: string,
+    options: HostOptions & ManagedOptions,
+    onLocal: (from: number, to: number) => void = () => {},
+  ): Promise<BackendHost> {
+    const { token, ...cached } = options;
+    const link = new WorkerLink();
+    link.onLocal = onLocal;
+    const [there, transfer] = movable(remote, { token }, link);
+    const source: PortableSource = { kind: "managed", remote: there, cache, options: cached };
+    return await BackendHost.#open(link, source, transfer);
   }
 
   static async #open(
@@ -181,6 +200,16 @@ export class BackendHost implements AsyncDisposable {
     await this.#link.call({ command: "listen-userfault", fd, options });
   }
 
+  /** Of a managed backend: answers when all that was written before is at the remote, flushed. */
+  async sync(): Promise<void> {
+    await this.#link.call({ command: "sync" });
+  }
+
+  /** Of a managed backend: how far its cache is. */
+  async progress(): Promise<CacheProgress> {
+    return (await this.#link.call({ command: "progress" })).progress!;
+  }
+
   /** Flushes the backend. */
   async flush(): Promise<void> {
     await this.#link.call({ command: "flush" });
@@ -212,13 +241,14 @@ export class BackendHost implements AsyncDisposable {
 /** The Worker, and the calls it has not answered. */
 class WorkerLink {
   onDetached: (fd: number, error: Error | undefined) => void = () => {};
+  onLocal: (from: number, to: number) => void = () => {};
   onClient: (fd: number, event: UserfaultClientEvent) => void = () => {};
   onEnd: (error: Error) => void = () => {};
   /** Where backends of this isolate answer the Worker. */
   readonly exposed: MessagePort[] = [];
   readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   readonly #wake = new EventFd();
-  readonly #pending = new Map<number, PromiseWithResolvers<Answer>>();
+  readonly #pending = new Map<number, PromiseWithResolvers<HostAnswer>>();
   #nextId = 1;
   #ended = false;
 
@@ -243,10 +273,10 @@ class WorkerLink {
   call(
     command: Unnumbered<HostCommand>,
     transfer: Transferable[] = [],
-  ): Promise<Answer> {
+  ): Promise<HostAnswer> {
     if (this.#ended) throw new ClosedError("Cannot use a backend whose Worker has ended");
     const id = this.#nextId++;
-    const pending = Promise.withResolvers<Answer>();
+    const pending = Promise.withResolvers<HostAnswer>();
     this.#pending.set(id, pending);
     this.#worker.postMessage({ ...command, id }, transfer);
     if (command.command !== "open") this.#wake.signal();
@@ -258,6 +288,9 @@ class WorkerLink {
   }
 
   #receive(message: HostMessage): void {
+    if ("event" in message && message.event === "local") {
+      return this.onLocal(message.from, message.to);
+    }
     if ("event" in message) {
       if (message.event === "client") return this.onClient(message.fd, message.client);
       const error = message.error === undefined ? undefined : unpackError(message.error);

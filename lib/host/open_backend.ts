@@ -7,10 +7,12 @@ import type { Backend, SharedBackend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
 import { openSharedMemory } from "../backend/memory.ts";
 import { openLocal } from "../backend/open_local.ts";
+import { alignBackend } from "../chunk/align.ts";
 import { delayBackend } from "../chunk/delay.ts";
 import { parseDelayOptions, splitDelayUrl } from "../chunk/delay_url.ts";
 import type { Reactor } from "../net/reactor.ts";
 import { PortBackend } from "./port.ts";
+import { regionId } from "./region_id.ts";
 import type { OpenBackend, PortableSource } from "./source.ts";
 
 /** How {@linkcode openBackend} reaches a store that is not on this host. */
@@ -75,9 +77,18 @@ async function openUrl(
   throw new UsageError(`Cannot open ${text} as a backend`, { hint: FORMS });
 }
 
-/** Opens a source that came from another isolate. */
-export async function openPortable(source: PortableSource, reactor: Reactor): Promise<Backend> {
+/**
+ * Opens a source that came from another isolate. `onLocal` is told of bytes `[from, to)` that came to
+ * the cache of a managed one.
+ */
+export async function openPortable(
+  source: PortableSource,
+  reactor: Reactor,
+  onLocal: (from: number, to: number) => void = () => {},
+): Promise<Backend> {
   switch (source.kind) {
+    case "managed":
+      return await openBehindCache(source, reactor, onLocal);
     case "url":
       return await openUrl(source.url, { token: source.token }, reactor);
     case "shared":
@@ -93,6 +104,22 @@ export async function openPortable(source: PortableSource, reactor: Reactor): Pr
       }
       return await (module.default as OpenBackend)(source.options);
     }
+  }
+}
+
+async function openBehindCache(
+  { remote: source, cache, options }: Extract<PortableSource, { kind: "managed" }>,
+  reactor: Reactor,
+  onLocal: (from: number, to: number) => void,
+): Promise<Backend> {
+  const remote = alignBackend(await openPortable(source, reactor));
+  try {
+    const { openManaged } = await import("./managed_backend.ts");
+    const id = remote.regionId ?? regionId(source, remote.version);
+    return await openManaged(remote, id, cache, options, onLocal);
+  } catch (error) {
+    await remote.close();
+    throw error;
   }
 }
 

@@ -7,6 +7,7 @@
  */
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { UserfaultServerOptions } from "../userfault/server.ts";
+import type { CacheProgress } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
 import type { TrackingMethod } from "../tracking/write_tracker.ts";
 import type { SharedBackend } from "../backend/backend.ts";
@@ -73,14 +74,26 @@ export type HostCommand =
   /** Pages in no more; answers whether some thread waits for a page. */
   | { id: number; command: "release"; fd: number }
   | { id: number; command: "statistics"; fd: number }
+  /** Of a managed backend: brings what is dirty to the remote. */
+  | { id: number; command: "sync" }
+  | { id: number; command: "progress" }
   | { id: number; command: "flush" }
   /** `flushMs`: how long to try to flush what clients wrote; 0 for not at all. */
   | { id: number; command: "close"; flushMs: number };
 
+/** What an answer of the Worker may hold. */
+export interface HostAnswer {
+  facts?: BackendFacts;
+  statistics?: MemoryStatistics;
+  progress?: CacheProgress;
+}
+
 /** From the Worker. */
 export type HostMessage =
-  | { id: number; facts?: BackendFacts | undefined; statistics?: MemoryStatistics | undefined }
+  | ({ id: number } & HostAnswer)
   | { id: number; error: PortableError }
+  /** Bytes `[from, to)` of a managed backend came to its cache. */
+  | { event: "local"; from: number; to: number }
   | { event: "detached"; fd: number; error?: PortableError | undefined }
   /** What happened to a client of the listening socket `fd`. */
   | { event: "client"; fd: number; client: UserfaultClientEvent };

@@ -51,8 +51,9 @@ export function instanceId(source: PortableSource): Uint8Array {
   return createHash("sha256").update(`telemap ${boot}`).digest().subarray(0, ID_BYTES);
 }
 
-/** The URL of the region itself: where it is delayed, it is the same region. */
+/** The URL of the region itself: where it is delayed or cached, it is the same region. */
 function sourceUrl(source: PortableSource): string | undefined {
+  if (source.kind === "managed") return sourceUrl(source.remote);
   if (source.kind === "url") {
     const delayed = splitDelayUrl(source.url);
     return delayed === undefined ? source.url : sourceUrl({ kind: "url", url: delayed.inner });

@@ -5,6 +5,7 @@
  */
 import type { Backend, SharedBackend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
+import type { ManagedOptions } from "./managed_backend.ts";
 
 /** A module that makes a backend: its default export is an {@linkcode OpenBackend}. */
 export interface BackendModule {
@@ -25,7 +26,9 @@ export type PortableSource =
   | { kind: "url"; url: string; token?: string | undefined }
   | { kind: "module"; module: string; options: unknown }
   | { kind: "shared"; shared: SharedBackend }
-  | { kind: "port"; port: MessagePort };
+  | { kind: "port"; port: MessagePort }
+  /** A region behind a cache on this host, which is named by URL. */
+  | { kind: "managed"; remote: PortableSource; cache: string; options: ManagedOptions };
 
 /** Whether the source is a backend that this isolate made itself. */
 export function isBackend(source: BackendSource): source is Backend {

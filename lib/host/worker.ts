@@ -6,7 +6,7 @@
  */
 import { EventFd } from "../../ffi/epoll.ts";
 import type { Backend } from "../backend/backend.ts";
-import { DeadlineError } from "../backend/errors.ts";
+import { DeadlineError, UsageError } from "../backend/errors.ts";
 import { alignBackend } from "../chunk/align.ts";
 import { NbdSession } from "../nbd/session.ts";
 import { DescriptorChannel } from "../net/descriptor_channel.ts";
@@ -21,8 +21,14 @@ import {
 import { HostedMemory } from "./memory.ts";
 import { Listener, type Offer } from "./listener.ts";
 import { openPortable } from "./open_backend.ts";
-import type { BackendFacts, ExportOptions, HostCommand, HostMessage } from "./protocol.ts";
-import type { MemoryStatistics } from "./memory_statistics.ts";
+import type {
+  BackendFacts,
+  ExportOptions,
+  HostAnswer,
+  HostCommand,
+  HostMessage,
+} from "./protocol.ts";
+import { ManagedBackend } from "./managed_backend.ts";
 import { instanceId, regionId } from "./region_id.ts";
 import { packError } from "./remote_error.ts";
 import type { PortableSource } from "./source.ts";
@@ -85,7 +91,7 @@ class HostWorker {
     return { size, blockSize, durable, readOnly, shared: this.#backend.share?.() };
   }
 
-  async perform(command: HostCommand): Promise<MemoryStatistics | void> {
+  async perform(command: HostCommand): Promise<HostAnswer | void> {
     this.#reactor.messageArrived();
     switch (command.command) {
       case "listen":
@@ -113,14 +119,23 @@ class HostWorker {
       case "complete":
         return await this.#while(this.#memories.complete(command.fd));
       case "statistics":
-        return this.#memories.statistics(command.fd);
+        return { statistics: this.#memories.statistics(command.fd) };
       case "release":
-        return this.#memories.release(command.fd);
+        return { statistics: this.#memories.release(command.fd) };
+      case "sync":
+        return await this.#while(this.#managed.sync());
+      case "progress":
+        return { progress: this.#managed.progress };
       case "flush":
         return await this.#while(this.#flush());
       case "close":
         return await this.#close(command.flushMs);
     }
+  }
+
+  get #managed(): ManagedBackend {
+    if (this.#backend instanceof ManagedBackend) return this.#backend;
+    throw new UsageError("Cannot ask for the cache of a region that has none");
   }
 
   #offer({ name, description, readOnly }: ExportOptions): Offer {
@@ -250,6 +265,10 @@ class RunningReactor {
   }
 }
 
+function tellLocal(from: number, to: number): void {
+  scope.postMessage({ event: "local", from, to });
+}
+
 let running: RunningReactor | undefined;
 let host: HostWorker | undefined;
 
@@ -257,11 +276,10 @@ async function obey(command: HostCommand): Promise<HostMessage> {
   const { id } = command;
   try {
     if (command.command !== "open") {
-      const statistics = await host!.perform(command);
-      return statistics === undefined ? { id } : { id, statistics };
+      return { id, ...await host!.perform(command) };
     }
     running = new RunningReactor(command.wakeFd);
-    const backend = alignBackend(await openPortable(command.source, running.reactor));
+    const backend = alignBackend(await openPortable(command.source, running.reactor, tellLocal));
     host = new HostWorker(backend, command.source, running.reactor);
     return { id, facts: host.facts };
   } catch (error) {

@@ -76,9 +76,14 @@ const CLOSE_MS = 30_000;
 
 /**
  * Mounts what a host has. The host belongs to the mount, and is closed with it or where mounting
- * fails.
+ * fails. `beforeEnd` is called when the device is gone, and the host is about to be closed: what it
+ * throws is thrown by `close`.
  */
-export async function mountHost(host: BackendHost, options: MountOptions): Promise<Mount> {
+export async function mountHost(
+  host: BackendHost,
+  options: MountOptions,
+  beforeEnd: () => Promise<void> = () => Promise.resolve(),
+): Promise<Mount> {
   const { as = "path", device: choice = "auto", at, memory } = options;
   let device: Device | undefined;
   try {
@@ -91,6 +96,7 @@ export async function mountHost(host: BackendHost, options: MountOptions): Promi
       attached.reason,
       readOnly,
       options.closeMs ?? CLOSE_MS,
+      beforeEnd,
     );
     await mount.open(as);
     return mount;
@@ -107,6 +113,7 @@ class HostMount implements Mount {
   readonly #host: BackendHost;
   readonly #device: Device;
   readonly #closeMs: number;
+  readonly #beforeEnd: () => Promise<void>;
   #file: Deno.FsFile | undefined;
   #mapping: Mapping | undefined;
   #closing: Promise<void> | undefined;
@@ -120,8 +127,10 @@ class HostMount implements Mount {
     reason: string,
     readOnly: boolean,
     closeMs: number,
+    beforeEnd: () => Promise<void>,
   ) {
     this.#host = host;
+    this.#beforeEnd = beforeEnd;
     this.#device = device;
     this.reason = reason;
     this.readOnly = readOnly;
@@ -204,9 +213,10 @@ class HostMount implements Mount {
     const failure = await within(this.#closeMs, syncing, `write ${this.#name} back`);
     this.#release();
     const lost = await this.#detach(this.#isGone || failure !== undefined);
+    const unfinished = await this.#beforeEnd().then(() => undefined, (error) => error);
     await this.#host.close();
-    if (failure !== undefined) throw failure;
-    if (lost !== undefined) throw lost;
+    const error = failure ?? lost ?? unfinished;
+    if (error !== undefined) throw error;
   }
 
   /** Lets go of what this mount itself uses of the device. */

@@ -1,0 +1,95 @@
+/**
+ * The backend of a managed mount: a remote region behind a cache on this host, put together from
+ * the stages of `lib/chunk`.
+ *
+ * @module
+ */
+import type { Backend } from "../backend/backend.ts";
+import { CacheStage, type Durability } from "../chunk/cache.ts";
+import { openJournal } from "../chunk/journal_file.ts";
+import { openCopyTarget } from "./copy_target.ts";
+
+/** How a remote region is cached; structured-cloneable. */
+export interface ManagedOptions {
+  /** Bytes of a chunk, a multiple of 4 KiB up to 32 MiB; 64 KiB unless told. */
+  chunkSize?: number | undefined;
+  /** Requests to the remote that push at a time; by measured latency and rate unless told. */
+  pushWorkers?: number | undefined;
+  /** Milliseconds between pushes of what is dirty; 20 s unless told, 0 for only when asked. */
+  pushInterval?: number | undefined;
+  /**
+   * What a flush of the mount promises: that what was written survives a loss of power in the cache
+   * (`local`, unless told), or that the remote has it and has flushed it (`remote`).
+   */
+  durability?: Durability | undefined;
+  /** Refuse writes even where the remote takes them. */
+  readOnly?: boolean | undefined;
+  /** Give up what the cache holds, also what was not pushed, and begin anew. */
+  discardCache?: boolean | undefined;
+}
+
+/** How far a cache is. */
+export interface CacheProgress {
+  /** Bytes of the region. */
+  size: number;
+  /** Bytes of it that are in the cache. */
+  localBytes: number;
+  /** Bytes of chunks that the remote has not got yet. */
+  dirtyBytes: number;
+  /** Whether the cache was closed in order before; else some of it may have been fetched again. */
+  closedInOrder: boolean;
+}
+
+const CHUNK_SIZE = 64 << 10;
+
+/** A {@linkcode CacheStage}, as a Worker hosts it. */
+export class ManagedBackend extends CacheStage {
+  /** How far it is. */
+  get progress(): CacheProgress {
+    const { size, localBytes, dirtyBytes, journal } = this.region;
+    return { size, localBytes, dirtyBytes, closedInOrder: journal.found.closedInOrder };
+  }
+}
+
+/**
+ * Puts a cache before `remote`, which belongs to the answer; `remoteId` tells it from others. A
+ * `file:` or `dir:` cache that is not there yet is made. `onLocal` is told of absent bytes
+ * `[from, to)` that came to the cache.
+ *
+ * @throws {UsageError} the cache cannot be one, or belongs to another region.
+ * @throws {SystemError} EAGAIN: the cache is in use by another mount.
+ */
+export async function openManaged(
+  remote: Backend,
+  remoteId: Uint8Array,
+  cacheUrl: string,
+  options: ManagedOptions,
+  onLocal: (from: number, to: number) => void,
+): Promise<ManagedBackend> {
+  const { chunkSize = CHUNK_SIZE, durability, readOnly, pushWorkers, pushInterval } = options;
+  const { size } = remote;
+  const local = await openCopyTarget(cacheUrl, size);
+  try {
+    const journal = await openJournal({
+      url: cacheUrl,
+      cache: local,
+      size,
+      chunkSize,
+      remote: { id: remoteId, version: remote.version },
+      discard: options.discardCache,
+    });
+    return new ManagedBackend({
+      remote,
+      local,
+      chunkSize,
+      journal,
+      durability,
+      readOnly,
+      push: { workers: pushWorkers, interval: pushInterval },
+      onLocal: (from, to) => onLocal(from * chunkSize, Math.min(to * chunkSize, size)),
+    });
+  } catch (error) {
+    await local.close();
+    throw error;
+  }
+}
