@@ -210,6 +210,33 @@ Deno.test("a commit that fails is told, and the next one writes what it did not"
   assertEquals((await load(state.copy())).local.count(), 1);
 });
 
+Deno.test("a slot that is found torn is blanked and flushed before anything else is written", async () => {
+  const state = new CountedState();
+  const journal = await load(state);
+  journal.local.add(1);
+  await journal.commit();
+  const torn = state.copy();
+  journal.local.add(8 * 1024);
+  await journal.commit();
+  // A sector of the last write came to the disk, and the other ones did not.
+  const sector = new Uint8Array(512);
+  state.readAt(sector, slotOffset(1, 0));
+  torn.writeAt(sector, slotOffset(1, 0));
+  torn.writes = [];
+  const flushes: [writes: number, blank: boolean][] = [];
+  const flush = torn.flush.bind(torn);
+  torn.flush = () => {
+    const slot = new Uint8Array(PAGE);
+    torn.readAt(slot, slotOffset(1, 0));
+    flushes.push([torn.writes.length, slot.every((byte) => byte === 0)]);
+    return flush();
+  };
+  const next = await load(torn);
+  assertEquals([next.local.has(1), next.local.count()], [true, 1]);
+  assertEquals(torn.writes, [slotOffset(1, 0)]);
+  assertEquals(flushes, [[0, false], [1, true]]);
+});
+
 /** A cache in a temporary directory, and what opens its journal. */
 async function withCache(
   kind: "file" | "dir",
@@ -279,6 +306,50 @@ Deno.test("openJournal() lets nobody else have the cache", async () => {
     await assertRejects(() => open({ url: `file:${path}2` }), SystemError, "in use");
     await journal.close();
     await (await open()).close();
+  });
+});
+
+Deno.test("openJournal() finds what a killed process committed, and what it was about to change", async () => {
+  await withCache("file", async ({ open, url }) => {
+    await (await open()).close();
+    const lib = new URL("../lib/", import.meta.url);
+    const script = `
+      import { openLibc } from "${new URL("../ffi/libc.ts", lib)}";
+      import { openLocal } from "${new URL("backend/open_local.ts", lib)}";
+      import { openJournal } from "${new URL("chunk/journal_file.ts", lib)}";
+      openLibc();
+      const cache = openLocal("${url}");
+      const remote = { id: new Uint8Array(16).fill(7) };
+      const size = cache.size;
+      const journal = await openJournal({ url: "${url}", cache, size, chunkSize: 65536, remote });
+      journal.local.addRange(0, 9);
+      journal.dirty.addRange(2, 4);
+      await journal.commit();
+      await journal.intend(0, 1);
+      journal.dirty.add(0);
+      journal.local.add(100);
+      console.log("ready");
+      await new Promise((resolve) => setTimeout(resolve, 600_000));
+    `;
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["eval", "--quiet", "--no-check", script],
+      stdout: "piped",
+    }).spawn();
+    const output = child.stdout.getReader();
+    const { value } = await output.read();
+    assertEquals(new TextDecoder().decode(value), "ready\n");
+    await assertRejects(() => open(), SystemError, "in use");
+    child.kill("SIGKILL");
+    await child.status;
+    await output.cancel();
+    const journal = await open();
+    assertEquals(journal.found, { closedInOrder: false, suspect: 7, dirty: 2 });
+    assertEquals([journal.local.count(), journal.dirty.has(2), journal.dirty.has(3)], [
+      2,
+      true,
+      true,
+    ]);
+    await journal.close();
   });
 });
 

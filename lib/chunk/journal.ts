@@ -32,9 +32,12 @@
  *    that `intend` marks anew what comes later; and it goes from the file after the states are
  *    durable there. It need not be gone at once: one too many only makes more chunks suspect.
  * 4. *A torn page leaves what was before.* Pages are written in turn to one of two slots, never to
- *    the one that is durable; a slot counts as durable when a flush after its write succeeded, or
- *    when it was found at opening, after which comes a flush, as a process that was killed may have
- *    left it in memory only.
+ *    the one that is durable. A slot is durable when a flush after its write succeeded. One that is
+ *    found at opening is flushed first, as a process that was killed may have left it in memory
+ *    only. One that is found torn then is blanked before anything else is written: its sectors and
+ *    some of a later write could make it whole, with the highest generation and a content of the
+ *    past. Among the writes of one opening that does no harm: what one of them wrote holds until a
+ *    later one is durable, by 5 and 6.
  * 5. *Pages need no order among them.* The states of a chunk lie in one page, and the recorded one
  *    and the one that a commit is writing both hold: the former by 2, as intents go only after the
  *    whole commit, the latter by 1.
@@ -135,6 +138,14 @@ export interface DurableSlot {
   generation: number;
 }
 
+/** A slot that holds parts of several writes. */
+export interface TornSlot {
+  /** The number of its page. */
+  readonly page: number;
+  /** 0 or 1. */
+  readonly slot: number;
+}
+
 /** What a {@linkcode StoredJournal} begins with. */
 export interface LoadedJournal {
   /** The states in memory. */
@@ -145,6 +156,8 @@ export interface LoadedJournal {
   readonly recorded: Int32Array<ArrayBuffer>;
   /** Of each page of chunks. */
   readonly slots: readonly DurableSlot[];
+  /** Of all pages. */
+  readonly torn: readonly TornSlot[];
   /** A bit for each part of the region that has an intent. */
   readonly intents: Bitmap;
   /** Of the page of intents. */
@@ -217,8 +230,12 @@ export class StoredJournal implements CacheJournal {
   }
 
   /** Makes durable what was found, and that it is open. To be called once, before all else. */
-  async begin(): Promise<void> {
+  async begin(torn: readonly TornSlot[]): Promise<void> {
     await this.#state.flush();
+    for (const { page, slot } of torn) {
+      await this.#state.writeAt(new Uint8Array(PAGE), slotOffset(page, slot));
+    }
+    if (torn.length > 0) await this.#state.flush();
     if (this.#recordedInOrder) await this.#intents.run();
   }
 

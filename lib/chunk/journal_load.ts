@@ -14,6 +14,7 @@ import {
   type JournalStorage,
   type LoadedJournal,
   StoredJournal,
+  type TornSlot,
 } from "./journal.ts";
 import {
   checkKind,
@@ -91,7 +92,7 @@ export async function loadJournal(options: JournalOptions): Promise<CacheJournal
   const loaded = await load(state, header ?? asked, name);
   checkPair(header ?? asked, asked, { name, dirty: loaded.found.dirty });
   const journal = new StoredJournal(state, cache, loaded);
-  await journal.begin();
+  await journal.begin(loaded.torn);
   return journal;
 }
 
@@ -151,10 +152,11 @@ async function load(
   name: string,
 ): Promise<LoadedJournal> {
   const layout = layoutOf(header);
-  const [intents, intentSlot, closedInOrder] = await loadIntents(state, layout, name);
+  const { intents, found: foundIntents } = await loadIntents(state, layout, name);
   const local = new Bitmap(layout.chunks), dirty = new Bitmap(layout.chunks);
   const recorded = new Uint8Array(layout.pages * 2 * PAGE_BITS);
   const slots: DurableSlot[] = [];
+  const torn: TornSlot[] = tornSlot(foundIntents, 0);
   for (let from = 1; from <= layout.pages; from += BATCH) {
     const count = Math.min(BATCH, layout.pages + 1 - from);
     const bytes = await read(state, {
@@ -170,6 +172,7 @@ async function load(
       setBits(local, page - 1, found.content.subarray(0, PAGE_BITS));
       setBits(dirty, page - 1, found.content.subarray(PAGE_BITS));
       slots.push(durableSlot(found));
+      torn.push(...tornSlot(found, page));
     }
   }
   const suspect = dropDoubtful({ local, dirty, intents, partChunks: header.partChunks });
@@ -178,10 +181,11 @@ async function load(
     dirty,
     recorded: new Int32Array(recorded.buffer),
     slots,
+    torn,
     intents,
-    intentSlot,
+    intentSlot: durableSlot(foundIntents),
     partChunks: header.partChunks,
-    found: { closedInOrder, suspect, dirty: dirty.count() },
+    found: { closedInOrder: foundIntents.closed, suspect, dirty: dirty.count() },
   };
 }
 
@@ -189,17 +193,21 @@ async function loadIntents(
   state: JournalStorage,
   layout: JournalLayout,
   name: string,
-): Promise<[intents: Bitmap, slot: DurableSlot, closedInOrder: boolean]> {
+): Promise<{ intents: Bitmap; found: FoundSlot }> {
   const bytes = await read(state, { offset: slotOffset(0, 0), length: 2 * PAGE, name });
   const found = findSlot(bytes, 0, name);
   const intents = new Bitmap(layout.parts);
   const bits = new Uint8Array(intents.buffer);
   bits.set(found.content.subarray(0, bits.length));
-  return [intents, durableSlot(found), found.closed];
+  return { intents, found };
 }
 
 function durableSlot({ slot, generation }: FoundSlot): DurableSlot {
   return { slot, generation };
+}
+
+function tornSlot({ slot, otherTorn }: FoundSlot, page: number): TornSlot[] {
+  return otherTorn ? [{ page, slot: 1 - slot }] : [];
 }
 
 /** Sets the bits of the chunks of a page; what the page has beyond the last chunk is left out. */

@@ -210,6 +210,8 @@ export interface FoundSlot {
   readonly closed: boolean;
   /** What it holds. */
   readonly content: Uint8Array;
+  /** Whether the other slot holds something that is not whole. */
+  readonly otherTorn: boolean;
 }
 
 /**
@@ -218,20 +220,30 @@ export interface FoundSlot {
  * @throws {IntegrityError} Neither does.
  */
 export function findSlot(slots: Uint8Array, page: number, name: string): FoundSlot {
-  let found: FoundSlot | undefined;
-  for (const slot of [0, 1]) {
-    const bytes = slots.subarray(slot * PAGE, (slot + 1) * PAGE);
-    const view = new DataView(bytes.buffer, bytes.byteOffset, PAGE);
-    if (view.getUint32(0, true) !== crc32(bytes.subarray(4)) || view.getUint32(4, true) !== page) {
-      continue;
-    }
-    const generation = getInteger(view, 8);
-    if (found !== undefined && found.generation > generation) continue;
-    const closed = (view.getUint32(16, true) & CLOSED) !== 0;
-    found = { slot, generation, closed, content: bytes.subarray(SLOT_HEAD) };
-  }
+  const [first, second] = [decodeSlot(slots, page, 0), decodeSlot(slots, page, 1)];
+  const found = (first?.generation ?? 0) > (second?.generation ?? 0) ? first : second;
   if (found === undefined) throw damaged(name, `both copies of its page ${page} are damaged`);
-  return found;
+  const other = 1 - found.slot;
+  const otherTorn = (other === 0 ? first : second) === undefined && !isBlank(slotOf(slots, other));
+  return { ...found, otherTorn };
+}
+
+/** What a slot holds; undefined where it is not whole, or of another page. */
+function decodeSlot(
+  slots: Uint8Array,
+  page: number,
+  slot: number,
+): Omit<FoundSlot, "otherTorn"> | undefined {
+  const bytes = slotOf(slots, slot);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, PAGE);
+  if (view.getUint32(0, true) !== crc32(bytes.subarray(4))) return undefined;
+  if (view.getUint32(4, true) !== page) return undefined;
+  const closed = (view.getUint32(16, true) & CLOSED) !== 0;
+  return { slot, generation: getInteger(view, 8), closed, content: bytes.subarray(SLOT_HEAD) };
+}
+
+function slotOf(slots: Uint8Array, slot: number): Uint8Array {
+  return slots.subarray(slot * PAGE, (slot + 1) * PAGE);
 }
 
 function damaged(name: string, reason: string): IntegrityError {
