@@ -51,13 +51,19 @@ export const mount: Command = defineCommand({
       label: "SIZE",
       default: "64KiB",
     },
+    "pull-workers": {
+      help: "requests that fill the cache at a time; as measured unless given, 0 for none",
+      value: "text",
+      label: "N",
+    },
+    "pull-first": { help: "fill the cache before anything appears" },
     "push-workers": {
       help: "requests that push at a time; as measured unless given",
       value: "count",
       label: "N",
     },
     "push-interval": {
-      help: "how often what was written goes to the remote; 0 for only at the end",
+      help: "how often writes go to the remote; 0 for at the end",
       value: "text",
       label: "TIME",
       default: "20s",
@@ -101,6 +107,8 @@ export const mount: Command = defineCommand({
         remote: backend!,
         local: cacheOf(options),
         chunkSize: options.chunk,
+        pullFirst: options["pull-first"],
+        ...pullWorkersOf(options["pull-workers"]),
         pushWorkers: options["push-workers"],
         pushInterval: parseDuration(options["push-interval"]),
         durability: options.durability,
@@ -126,6 +134,15 @@ function cacheOf({ managed, cache }: { managed: boolean; cache: string | undefin
   const missing = managed ? "--cache" : "--managed";
   throw new UsageError(`Cannot mount behind a cache without ${missing}`, {
     hint: "give both: --managed --cache file:/path",
+  });
+}
+
+/** A count that may be 0. */
+function pullWorkersOf(text: string | undefined): { pullWorkers?: number } {
+  if (text === undefined) return {};
+  if (/^[0-9]{1,5}$/.test(text)) return { pullWorkers: Number(text) };
+  throw new UsageError(`Cannot pull by ${JSON.stringify(text)} requests`, {
+    hint: "--pull-workers takes a whole number, 0 or more",
   });
 }
 

@@ -19,7 +19,7 @@ import type {
   ListenProtocol,
   MemoryOptions,
 } from "./protocol.ts";
-import type { CacheProgress, ManagedOptions } from "./managed_backend.ts";
+import type { CacheProgress, FillOptions, ManagedOptions } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
 import { unpackError } from "./remote_error.ts";
 import { type BackendSource, isBackend, portable, type PortableSource } from "./source.ts";
@@ -203,6 +203,21 @@ export class BackendHost implements AsyncDisposable {
   /** Of a managed backend: answers when all that was written before is at the remote, flushed. */
   async sync(): Promise<void> {
     await this.#link.call({ command: "sync" });
+  }
+
+  /** Of a managed backend: begins to fill its cache in the background. */
+  async fill(options: FillOptions): Promise<void> {
+    await this.#link.call({ command: "fill", options });
+  }
+
+  /** Of a managed backend: answers when its cache is full. */
+  async filled(): Promise<void> {
+    await this.#link.call({ command: "filled" });
+  }
+
+  /** Of a managed backend: holds the filling of its cache up, or lets it go on. */
+  async setPaused(paused: boolean): Promise<void> {
+    await this.#link.call({ command: "pause", paused });
   }
 
   /** Of a managed backend: how far its cache is. */

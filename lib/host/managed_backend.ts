@@ -5,8 +5,11 @@
  * @module
  */
 import type { Backend } from "../backend/backend.ts";
+import type { ByteRange } from "../backend/range_list.ts";
 import { CacheStage, type Durability } from "../chunk/cache.ts";
+import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
 import { openJournal } from "../chunk/journal_file.ts";
+import { Puller } from "../chunk/pull.ts";
 import { openCopyTarget } from "./copy_target.ts";
 
 /** How a remote region is cached; structured-cloneable. */
@@ -28,6 +31,16 @@ export interface ManagedOptions {
   discardCache?: boolean | undefined;
 }
 
+/** How a cache is filled in the background; structured-cloneable. */
+export interface FillOptions {
+  /** Requests to the remote at a time; by measured latency and rate unless told. */
+  workers?: number | undefined;
+  /** Start and end in bytes of each range that is to come first, in turn. */
+  first?: Float64Array | undefined;
+  /** Bytes a second at most. */
+  rateLimit?: number | undefined;
+}
+
 /** How far a cache is. */
 export interface CacheProgress {
   /** Bytes of the region. */
@@ -36,18 +49,57 @@ export interface CacheProgress {
   localBytes: number;
   /** Bytes of chunks that the remote has not got yet. */
   dirtyBytes: number;
+  /** Bytes that were pulled in the background since it was mounted. */
+  pulledBytes: number;
+  /** Bytes a second that the remote answered with lately; 0 where nothing is pulled. */
+  rate: number;
+  /** The shortest time of a request to the remote, in ms; 0 where nothing is pulled. */
+  latency: number;
   /** Whether the cache was closed in order before; else some of it may have been fetched again. */
   closedInOrder: boolean;
 }
 
-const CHUNK_SIZE = 64 << 10;
+const NOTHING_PULLED = { pulledBytes: 0, rate: 0, latency: 0 };
 
 /** A {@linkcode CacheStage}, as a Worker hosts it. */
 export class ManagedBackend extends CacheStage {
+  #puller: Puller | undefined;
+
   /** How far it is. */
   get progress(): CacheProgress {
     const { size, localBytes, dirtyBytes, journal } = this.region;
-    return { size, localBytes, dirtyBytes, closedInOrder: journal.found.closedInOrder };
+    const { pulledBytes, rate, latency } = this.#puller?.progress ?? NOTHING_PULLED;
+    const { closedInOrder } = journal.found;
+    return { size, localBytes, dirtyBytes, pulledBytes, rate, latency, closedInOrder };
+  }
+
+  /** Begins to fill the cache in the background, once. */
+  fill({ workers, first, rateLimit }: FillOptions): void {
+    const ranges = first && rangesOf(first);
+    this.#puller ??= new Puller(this.region, this.fetcher, { workers, ranges, rateLimit });
+  }
+
+  /** Begins to fill the cache, and answers when it is full. Throws what the remote throws for long. */
+  async filled(): Promise<void> {
+    this.fill({});
+    await this.#puller!.complete();
+  }
+
+  /** Holds the filling up, or lets it go on. */
+  setPaused(paused: boolean): void {
+    if (paused) this.#puller?.pause();
+    else this.#puller?.resume();
+  }
+
+  override async close(): Promise<void> {
+    this.#puller?.stop();
+    await super.close();
+  }
+}
+
+function* rangesOf(bounds: Float64Array): Generator<ByteRange> {
+  for (let at = 0; at < bounds.length; at += 2) {
+    yield { offset: bounds[at]!, length: bounds[at + 1]! - bounds[at]! };
   }
 }
 

@@ -7,7 +7,7 @@
  */
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { UserfaultServerOptions } from "../userfault/server.ts";
-import type { CacheProgress } from "./managed_backend.ts";
+import type { CacheProgress, FillOptions } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
 import type { TrackingMethod } from "../tracking/write_tracker.ts";
 import type { SharedBackend } from "../backend/backend.ts";
@@ -77,6 +77,11 @@ export type HostCommand =
   /** Of a managed backend: brings what is dirty to the remote. */
   | { id: number; command: "sync" }
   | { id: number; command: "progress" }
+  /** Of a managed backend: fills its cache in the background. */
+  | { id: number; command: "fill"; options: FillOptions }
+  /** Answers when the cache is full. */
+  | { id: number; command: "filled" }
+  | { id: number; command: "pause"; paused: boolean }
   | { id: number; command: "flush" }
   /** `flushMs`: how long to try to flush what clients wrote; 0 for not at all. */
   | { id: number; command: "close"; flushMs: number };

@@ -124,6 +124,12 @@ class HostWorker {
         return { statistics: this.#memories.release(command.fd) };
       case "sync":
         return await this.#while(this.#managed.sync());
+      case "fill":
+        return this.#managed.fill(command.options);
+      case "filled":
+        return await this.#while(this.#managed.filled());
+      case "pause":
+        return this.#managed.setPaused(command.paused);
       case "progress":
         return { progress: this.#managed.progress };
       case "flush":

@@ -6,8 +6,11 @@
  * @module
  */
 import { DeadlineError, UsageError } from "../backend/errors.ts";
+import type { ByteRange } from "../backend/range_list.ts";
+import { listPriorities } from "../chunk/pull_order.ts";
 import { within } from "../device/deadline.ts";
 import { BackendHost } from "../host/host.ts";
+import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
 import type { CacheProgress, ManagedOptions } from "../host/managed_backend.ts";
 import { type BackendSource, isBackend } from "../host/source.ts";
 import { type Mount, mountHost, type MountOptions } from "./mount.ts";
@@ -28,6 +31,17 @@ export interface ManagedMountOptions extends MountOptions, Omit<ManagedOptions, 
   remote: BackendSource;
   /** The cache: `file:/path` or `dir:/path`, which is made where it is not there, or `memory:`. */
   local: string | URL;
+  /**
+   * Requests that fill the cache in the background at a time: by measured latency and rate unless
+   * told, 0 for no filling at all.
+   */
+  pullWorkers?: number;
+  /** What comes first: a priority for each offset in bytes, higher ones first, or ranges in order. */
+  pullPriority?: ((offset: number) => number) | Iterable<ByteRange>;
+  /** Fill the cache before anything appears. */
+  pullFirst?: boolean;
+  /** Bytes a second that fill the cache at most; what reads ask for is not limited. */
+  pullRate?: number;
   /** What a `telemap://` server wants to see. */
   token?: string;
   /** What is called on the way. */
@@ -38,6 +52,12 @@ export interface ManagedMountOptions extends MountOptions, Omit<ManagedOptions, 
 export interface ManagedMount extends Mount {
   /** How far the cache is. */
   progress(): Promise<CacheProgress>;
+  /** Answers when all of the region is in the cache. Throws what the remote throws for long. */
+  filled(): Promise<void>;
+  /** Fills the cache in the background no more, but for what reads ask for. */
+  pausePull(): Promise<void>;
+  /** Goes on after {@linkcode pausePull}. */
+  resumePull(): Promise<void>;
   /** Answers when all that was written before is durable at the remote. */
   sync(): Promise<void>;
   /**
@@ -86,8 +106,41 @@ export async function mountManaged(options: ManagedMountOptions): Promise<Manage
     { token, ...cached },
     (from, to) => hooks.onChunkIsLocal?.(from, to - from),
   );
+  try {
+    await beginFilling(host, options);
+  } catch (error) {
+    await host.close();
+    throw error;
+  }
   const mount = await mountHost(host, options, () => pushAtEnd(host, closeMs));
   return new CachedMount(mount, host, hooks);
+}
+
+async function beginFilling(host: BackendHost, options: ManagedMountOptions): Promise<void> {
+  const { pullWorkers: workers, pullRate: rateLimit, pullFirst = false } = options;
+  if (workers === 0) {
+    if (!pullFirst) return;
+    throw new UsageError("Cannot fill the cache first without anybody who fills it", {
+      hint: "leave out pullWorkers, or pullFirst",
+    });
+  }
+  await host.fill({ workers, rateLimit, first: orderOf(options, host.facts.size) });
+  if (pullFirst) await host.filled();
+}
+
+/** Bounds in bytes of the ranges that are to come first. */
+function orderOf(
+  { pullPriority, chunkSize = CHUNK_SIZE }: ManagedMountOptions,
+  size: number,
+): Float64Array | undefined {
+  if (pullPriority === undefined) return undefined;
+  if (typeof pullPriority === "function") {
+    const chunks = { count: Math.ceil(size / chunkSize), chunkSize };
+    return listPriorities(pullPriority, chunks).map((chunk) => Math.min(chunk * chunkSize, size));
+  }
+  return Float64Array.from(
+    [...pullPriority].flatMap(({ offset, length }) => [offset, offset + length]),
+  );
 }
 
 /** Brings what is dirty to the remote; nobody writes any more. */
@@ -154,6 +207,18 @@ class CachedMount implements ManagedMount {
 
   progress(): Promise<CacheProgress> {
     return this.#host.progress();
+  }
+
+  filled(): Promise<void> {
+    return this.#host.filled();
+  }
+
+  pausePull(): Promise<void> {
+    return this.#host.setPaused(true);
+  }
+
+  resumePull(): Promise<void> {
+    return this.#host.setPaused(false);
   }
 
   async sync(): Promise<void> {
