@@ -52,7 +52,7 @@ export const mount: Command = defineCommand({
       default: "64KiB",
     },
     "pull-workers": {
-      help: "requests that fill the cache at a time; as measured unless given, 0 for none",
+      help: "requests that fill the cache at a time; 0 for none",
       value: "text",
       label: "N",
     },
