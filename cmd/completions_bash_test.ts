@@ -33,11 +33,20 @@ Deno.test("bash completes the options of a command", async () => {
     "--device",
     "--at",
     "--read-only",
+    "--managed",
+    "--cache",
+    "--chunk",
+    "--pull-workers",
+    "--pull-first",
+    "--push-workers",
+    "--push-interval",
+    "--durability",
+    "--discard-cache",
     "--token-file",
     "--json",
     "--help",
   ]);
-  assertEquals(await complete("telemap mount --de"), ["--device"]);
+  assertEquals(await complete("telemap mount --dev"), ["--device"]);
 });
 
 Deno.test("bash completes the values of options", async () => {
