@@ -23,7 +23,7 @@ const LEAST_BYTES = 4 << 20;
 const MOST_BYTES = 192 << 20;
 const MOST_REQUESTS = 256;
 /** By how many times its bytes an answer that came quickly widens the window in the beginning. */
-const GROWTH = 3;
+const GROWTH = 7;
 /** An answer is quick up to so many times the shortest latency, and so many ms. */
 const QUICK = { TIMES: 1.5, MS: 3 } as const;
 /** Rounds whose best rate counts. */

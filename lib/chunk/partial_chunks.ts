@@ -35,10 +35,10 @@ export class PartialChunks {
     this.#written.set(chunk, written);
   }
 
-  /** Whether all of `[from, to)`, in that chunk, was written. */
+  /** Whether all of `[from, to)`, at least a byte and all in that chunk, was written. */
   covers(chunk: number, from: number, to: number): boolean {
     const written = this.#written.get(chunk);
-    if (written === undefined) return from >= to;
+    if (written === undefined) return false;
     for (let index = 0; index < written.count; index++) {
       if (written.start(index) <= from && to <= written.end(index)) return true;
     }

@@ -27,6 +27,8 @@ export interface PullOptions {
   ranges?: Iterable<ByteRange> | undefined;
   /** Bytes a second to pull at most; what reads fetch is not limited. */
   rateLimit?: number | undefined;
+  /** Milliseconds to pause after a failure, the first time; default 100. */
+  retryPause?: number | undefined;
   /** Told how far it is, a few times a second, and when all is local. */
   onProgress?: ((progress: PullProgress) => void) | undefined;
   /** Takes a line for people when pulling begins to fail or works again; default `console.warn`. */
@@ -169,9 +171,8 @@ export class Puller {
   /** All chunks were looked at: waits for those on their way, and tries those again that failed. */
   async #waitForOthers(): Promise<void> {
     const { flights } = this.#fetcher;
-    if (flights.count > 0) return await flights.landing();
-    this.#pauseAfterFailure();
-    this.#order.restart();
+    if (flights.count > 0) await flights.landing();
+    else this.#order.restart();
   }
 
   #pull(run: ChunkRun): void {
@@ -220,8 +221,8 @@ export class Puller {
     const now = performance.now();
     // What fails while it pauses was begun before: it is the same failure.
     if (now < this.#pauseUntil) return;
-    const { FIRST, MOST } = PAUSE_MS;
-    this.#pauseUntil = now + Math.min(FIRST * 2 ** this.#pauses, MOST);
+    const { retryPause = PAUSE_MS.FIRST } = this.#options;
+    this.#pauseUntil = now + Math.min(retryPause * 2 ** this.#pauses, PAUSE_MS.MOST);
     if (++this.#pauses >= PAUSES_IN_VAIN) this.#settle(this.#failure);
   }
 

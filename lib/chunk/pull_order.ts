@@ -155,7 +155,7 @@ export function listRanges(ranges: Iterable<ByteRange>, layout: ChunkLayout): Fl
         `Cannot pull ${length} bytes at ${offset} first: the region ends before`,
       );
     }
-    if (from < to) appendRun(list, from, to);
+    if (length > 0) appendRun(list, from, to);
   }
   return Float64Array.from(list);
 }

@@ -23,8 +23,8 @@ export interface PushOptions {
   /** Milliseconds between rounds; default 20 000. With 0 chunks are pushed only when asked. */
   interval?: number | undefined;
   /**
-   * Share of the region, up to 1, that may be dirty (default 0.5): at half of it a round begins,
-   * and beyond it writes wait. Regions of up to 64 MiB may be dirty as a whole.
+   * Share of the region, up to 1, that may be dirty; default 0.5, but a GiB in any region. At half
+   * of that a round begins, and beyond it writes wait.
    */
   dirtyLimit?: number | undefined;
   /**
@@ -42,8 +42,8 @@ export interface PushOptions {
 
 const INTERVAL_MS = 20_000;
 const DIRTY_SHARE = 0.5;
-/** So many bytes may be dirty in any region. */
-const DIRTY_LEAST = 64 << 20;
+/** With less owed than a second or so of a good network sends, nobody has to wait. */
+const DIRTY_LEAST = 1 << 30;
 const FLUSH_BYTES = 64 << 20;
 /** A failed round is tried again so often, after a pause that grows. */
 const TRIES = 3;
@@ -103,8 +103,8 @@ export class Pusher {
     this.#commit = commit;
     this.#options = options;
     this.#window = new FlightWindow({ requestBytes: region.requestBytes, workers });
-    const chunks = region.states.count;
-    this.#limit = Math.max(Math.ceil(chunks * dirtyLimit), DIRTY_LEAST / region.chunkSize, 2);
+    const least = options.dirtyLimit === undefined ? DIRTY_LEAST / region.chunkSize : 1;
+    this.#limit = Math.max(Math.ceil(region.states.count * dirtyLimit), least);
     this.#interval = interval;
     this.#wait();
   }
