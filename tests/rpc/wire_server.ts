@@ -62,7 +62,7 @@ export class TestWireServer implements AsyncDisposable {
 
   /** Drops every connection, without a word. */
   drop(): void {
-    for (const conn of this.#connections) conn.close();
+    for (const conn of this.#connections) closeQuietly(conn);
     this.#connections.clear();
   }
 
