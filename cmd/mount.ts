@@ -4,7 +4,9 @@
  * @module
  */
 import { parseDuration } from "../lib/backend/duration.ts";
+import { CacheProgressTeller } from "./cache_progress.ts";
 import {
+  type Durability,
   formatSize,
   type Mount,
   mountDirect,
@@ -28,6 +30,8 @@ export const mount: Command = defineCommand({
   description: "The region appears as a block device (nbd, loop) or as a file (fuse), until " +
     "SIGINT or SIGTERM. Then it is flushed and taken away, once nobody uses it; a second signal " +
     "ends at once. auto takes the best device that is there; see telemap doctor.\n" +
+    "A managed mount keeps what was read and written in a cache, fills that in the background " +
+    "and pushes what was written. A cache that was used before goes on where it was.\n" +
     "With --json it prints one line for each event, first\n" +
     '{"event":"ready","device":"loop","path":"/dev/loop3","size":268435456}',
   operands: [{ name: "BACKEND", help: "URL of the region", value: "url" }],
@@ -101,23 +105,19 @@ export const mount: Command = defineCommand({
       ...(options.at !== undefined && { at: options.at }),
       ...(token !== undefined && { token }),
     };
-    const mounted = options.managed || options.cache !== undefined
+    const managed = options.managed || options.cache !== undefined
       ? await mountManaged({
         ...place,
         remote: backend!,
         local: cacheOf(options),
-        chunkSize: options.chunk,
-        pullFirst: options["pull-first"],
-        ...pullWorkersOf(options["pull-workers"]),
-        pushWorkers: options["push-workers"],
-        pushInterval: parseDuration(options["push-interval"]),
-        durability: options.durability,
-        discardCache: options["discard-cache"],
+        ...cached(options),
       })
-      : await mountDirect({ ...place, backend: backend! });
+      : undefined;
+    const mounted = managed ?? await mountDirect({ ...place, backend: backend! });
     let lost: Error | undefined;
     try {
       console.log(options.json ? JSON.stringify(readyEvent(mounted)) : readyLine(mounted));
+      using _teller = managed && new CacheProgressTeller(managed, options);
       lost = await Promise.race([mounted.closed, stop.received.then(() => undefined)]);
     } finally {
       // What took the device away is the error to tell of; that it cannot be flushed follows.
@@ -135,6 +135,27 @@ function cacheOf({ managed, cache }: { managed: boolean; cache: string | undefin
   throw new UsageError(`Cannot mount behind a cache without ${missing}`, {
     hint: "give both: --managed --cache file:/path",
   });
+}
+
+/** How the cache works, as the options say. */
+function cached(options: {
+  chunk: number;
+  "pull-first": boolean;
+  "pull-workers": string | undefined;
+  "push-workers": number | undefined;
+  "push-interval": string;
+  durability: Durability;
+  "discard-cache": boolean;
+}) {
+  return {
+    chunkSize: options.chunk,
+    pullFirst: options["pull-first"],
+    ...pullWorkersOf(options["pull-workers"]),
+    pushWorkers: options["push-workers"],
+    pushInterval: parseDuration(options["push-interval"]),
+    durability: options.durability,
+    discardCache: options["discard-cache"],
+  };
 }
 
 /** A count that may be 0. */

@@ -76,8 +76,6 @@ const CLOSE_MS = 30_000;
  * after a crash: what it owes is pushed, what it holds need not be fetched again.
  *
  * ```ts
- * import { mountManaged } from "./mod.ts";
- *
  * await using mount = await mountManaged({
  *   remote: "pattern:16MiB",
  *   local: "memory:",

@@ -72,8 +72,6 @@ const held = new Set<WebAssembly.Memory>();
  * bring pages in: a system call on a page that is missing fails with EFAULT.
  *
  * ```ts
- * import { pageInMemory } from "./mod.ts";
- *
  * const memory = new WebAssembly.Memory({ initial: 16 });
  * await using region = await pageInMemory(memory, { backend: "memory:1MiB" });
  * new Uint8Array(memory.buffer)[4096] = 42;
