@@ -44,12 +44,13 @@ export class FaultWindow {
     else this.#follow(stream, page);
   }
 
-  /** The sequence that goes on with a page, or -1. A few pages may have been there before. */
+  /** The sequence that goes on with a page, or -1. A few pages may have been passed over. */
   #find(page: number): number {
     for (let stream = 0; stream < STREAMS; stream++) {
-      const start = this.#starts[stream]!, end = this.#ends[stream]!, size = this.#sizes[stream]!;
-      if (page >= end && page < end + size) return stream;
-      if (page < start && page >= start - size) return stream;
+      const start = this.#starts[stream]!, end = this.#ends[stream]!;
+      const reach = Math.min(this.#sizes[stream]!, this.#base);
+      if (page >= end && page < end + reach) return stream;
+      if (page < start && page >= start - reach) return stream;
     }
     return -1;
   }

@@ -50,6 +50,13 @@ Deno.test("FaultWindow shrinks to a page with scattered faults", () => {
   assert(sizes.slice(5).every((size) => size === 1));
 });
 
+Deno.test("FaultWindow takes a touch at some distance from a sequence for a scattered one", () => {
+  const window = new FaultWindow(PAGES, 16, 256);
+  windows(window, range(4096, 4096 + 1008));
+  window.next(4096 - 20);
+  assert(window.to - window.from <= 16);
+});
+
 Deno.test("FaultWindow covers the page, and stays inside the region", () => {
   fc.assert(fc.property(
     fc.integer({ min: 1, max: 300 }),
