@@ -121,9 +121,15 @@ export class Pusher {
   room(from: number, to: number): Promise<void> | undefined {
     const { states } = this.#region;
     if (states.dirtyCount * 2 < this.#limit || states.allDirty(from, to)) return;
-    if (!this.#rounds.running) void this.#roundInBackground();
-    if (states.dirtyCount < this.#limit) return;
-    this.#waiting ??= Promise.withResolvers();
+    if (states.dirtyCount < this.#limit) {
+      if (!this.#rounds.running) void this.#roundInBackground();
+      return;
+    }
+    if (this.#waiting === undefined) {
+      this.#waiting = Promise.withResolvers();
+      // One that is under way may be past what is dirty by now.
+      void this.#roundInBackground();
+    }
     return this.#waiting.promise;
   }
 
