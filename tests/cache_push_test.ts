@@ -96,7 +96,7 @@ Deno.test("a remote that fails fails sync, loses nothing, and is tried again", a
     await assertRejects(() => cache.sync(), ConnectionError);
     assertEquals(gate.log.filter((name) => name.startsWith(operation)).length, 3, "Three tries");
     assertEquals(cache.region.dirtyBytes, MIB);
-    assertEquals(cache.region.states.pushing.count(), 0);
+    assertEquals(cache.region.states.isPushing(0), false);
     assertBytes(await readBack(cache, 0, MIB), bytes, "The cache");
   }
   await cache.writeAt(pattern(10, 4), 70_000);

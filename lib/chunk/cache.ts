@@ -38,7 +38,6 @@ import { CachedRegion, type CachedRegionOptions } from "./cached_region.ts";
 import { ChunkFetcher } from "./fetch.ts";
 import { Puller, type PullOptions } from "./pull.ts";
 import { Pusher, type PushOptions } from "./push.ts";
-import { SharedRun } from "./shared_run.ts";
 
 /** Where a flush makes durable what was written: in the cache, or at the remote. */
 export type Durability = "local" | "remote";
@@ -78,7 +77,6 @@ export class CacheStage implements Backend {
   readonly pusher: Pusher;
   readonly #durability: Durability;
   readonly #onRead: ((from: number, to: number) => void) | undefined;
-  readonly #commit: SharedRun;
   readonly #pullers: Puller[] = [];
   #completing = false;
   #closing: Promise<void> | undefined;
@@ -99,8 +97,7 @@ export class CacheStage implements Backend {
       this.discard = this.#discard;
     }
     this.fetcher = new ChunkFetcher(region);
-    this.#commit = new SharedRun(async () => await region.commit());
-    this.pusher = new Pusher(region, this.fetcher, () => this.#commit.run(), options.push ?? {});
+    this.pusher = new Pusher(region, this.fetcher, options.push);
   }
 
   readAt(buffer: Uint8Array, offset: number): Awaitable<void> {
@@ -136,7 +133,7 @@ export class CacheStage implements Backend {
     this.region.checkOpen();
     if (this.#durability === "remote") return await this.sync();
     await this.fetcher.completePartial();
-    await this.#commit.run();
+    await this.region.commit();
   }
 
   /**
@@ -194,11 +191,18 @@ export class CacheStage implements Backend {
       await this.fetcher.flights.landed();
       await Promise.all(this.#pullers.map((puller) => puller.idle()));
       await this.pusher.idle();
-      await this.#commit.idle();
-      // Behind every change that is under way.
-      await region.lock.exclusive(0, region.states.count, () => region.journal.close());
     } finally {
-      await region.local.close();
+      await this.#closeLocal();
+    }
+  }
+
+  async #closeLocal(): Promise<void> {
+    const { lock, states, journal, local } = this.region;
+    try {
+      // Behind every change that is under way.
+      await lock.exclusive(0, states.count, () => journal.close());
+    } finally {
+      await local.close();
     }
   }
 

@@ -1,5 +1,5 @@
 /**
- * What the cache knows of each chunk of a region: six bits, and what may follow what.
+ * What the cache knows of each chunk of a region, in a few bits, and what may follow what.
  *
  * A chunk is *absent* (the remote alone has it), *clean* (the cache has the same content) or
  * *dirty* (the remote has not got it yet). Beside that an absent one may be being pulled, or have
@@ -43,22 +43,21 @@ export interface LastingBits {
   readonly dirty: Bitmap;
 }
 
-/** The states of all chunks of a region; see the module. Numbers are indexes of chunks. */
+/**
+ * The states of all chunks of a region; see the module. Numbers are indexes of chunks. It takes four
+ * bits a chunk: the two that last, and two whose meaning depends on these.
+ */
 export class ChunkStates {
   /** Chunks whose content in the cache is valid. */
   readonly local: Bitmap;
   /** Chunks of them that are owed to the remote. */
   readonly dirty: Bitmap;
-  /** Absent chunks that are on their way from the remote. */
-  readonly pulling: Bitmap;
-  /** Dirty chunks of which a copy is on its way to the remote, or there but not flushed yet. */
-  readonly pushing: Bitmap;
-  /** Chunks of these that were written since they were copied. */
-  readonly again: Bitmap;
-  /** Absent chunks which could not be pulled when that was tried last. */
-  readonly failed: Bitmap;
   /** How many there are. */
   readonly count: number;
+  /** Absent chunks that are being pulled, and dirty ones that are being pushed. */
+  readonly #moving: Bitmap;
+  /** Absent chunks that failed to be pulled, and dirty ones that were written again. */
+  readonly #marked: Bitmap;
   #localCount: number;
   #dirtyCount: number;
 
@@ -67,10 +66,8 @@ export class ChunkStates {
     this.count = local.length;
     this.local = local;
     this.dirty = dirty;
-    this.pulling = new Bitmap(this.count);
-    this.pushing = new Bitmap(this.count);
-    this.again = new Bitmap(this.count);
-    this.failed = new Bitmap(this.count);
+    this.#moving = new Bitmap(this.count);
+    this.#marked = new Bitmap(this.count);
     this.#localCount = local.count();
     this.#dirtyCount = dirty.count();
   }
@@ -92,18 +89,61 @@ export class ChunkStates {
 
   /** Whether all of `[from, to)` are clean or dirty. */
   allLocal(from: number, to: number): boolean {
-    return this.#all(this.local, from, to);
+    return this.nextAbsent(from, to) === to;
   }
 
   /** Whether all of `[from, to)` are dirty. */
   allDirty(from: number, to: number): boolean {
-    return this.#all(this.dirty, from, to);
+    for (let chunk = from; chunk < to; chunk++) if (!this.dirty.has(chunk)) return false;
+    return true;
+  }
+
+  /** The first absent chunk from `from` on, or `limit`. */
+  nextAbsent(from: number, limit: number): number {
+    if (from >= limit) return limit;
+    return this.local.has(from) ? this.local.runEnd(from, limit) : from;
+  }
+
+  /** Whether a chunk is absent and on its way from the remote. */
+  isPulling(chunk: number): boolean {
+    return this.#moving.has(chunk) && !this.local.has(chunk);
+  }
+
+  /** Whether a chunk is absent and could not be pulled when that was tried last. */
+  hasFailed(chunk: number): boolean {
+    return this.#marked.has(chunk) && !this.local.has(chunk);
+  }
+
+  /** Whether a copy of a dirty chunk is on its way to the remote, or there but not flushed yet. */
+  isPushing(chunk: number): boolean {
+    return this.#moving.has(chunk) && this.local.has(chunk);
+  }
+
+  /** Absent chunks `[from, to)` are on their way from the remote. */
+  pulling(from: number, to: number): void {
+    this.#moving.addRange(from, to);
+  }
+
+  /** Chunks `[from, to)` are no longer on their way, whether they arrived or not. */
+  notPulling(from: number, to: number): void {
+    this.#unmarkAbsent(this.#moving, from, to);
+  }
+
+  /** An absent chunk could not be pulled. */
+  failed(chunk: number): void {
+    if (!this.local.has(chunk)) this.#marked.add(chunk);
+  }
+
+  /** Any absent chunk may be pulled again. */
+  forgetFailures(): void {
+    this.#unmarkAbsent(this.#marked, 0, this.count);
   }
 
   /** An absent chunk becomes clean, as its content arrived. */
   arrived(chunk: number): void {
+    this.#moving.delete(chunk);
+    this.#marked.delete(chunk);
     this.local.add(chunk);
-    this.failed.delete(chunk);
     this.#localCount++;
   }
 
@@ -114,19 +154,19 @@ export class ChunkStates {
       this.dirty.add(chunk);
       this.#dirtyCount++;
     }
-    if (this.pushing.has(chunk)) this.again.add(chunk);
+    if (this.#moving.has(chunk)) this.#marked.add(chunk);
   }
 
   /** Dirty chunks `[from, to)` are copied now, to be pushed. */
   copied(from: number, to: number): void {
-    this.pushing.addRange(from, to);
-    this.again.deleteRange(from, to);
+    this.#moving.addRange(from, to);
+    this.#marked.deleteRange(from, to);
   }
 
   /** The remote has flushed the copies of `[from, to)`: those not written again become clean. */
   pushed(from: number, to: number): void {
     for (let chunk = from; chunk < to; chunk++) {
-      if (this.again.has(chunk)) continue;
+      if (this.#marked.has(chunk)) continue;
       this.dirty.delete(chunk);
       this.#dirtyCount--;
     }
@@ -135,18 +175,13 @@ export class ChunkStates {
 
   /** The copies of `[from, to)` may not be at the remote: the chunks stay dirty. */
   notPushed(from: number, to: number): void {
-    this.pushing.deleteRange(from, to);
-    this.again.deleteRange(from, to);
+    this.#moving.deleteRange(from, to);
+    this.#marked.deleteRange(from, to);
   }
 
-  /** The first absent chunk from `from` on, or `limit`. */
-  nextAbsent(from: number, limit: number): number {
-    if (from >= limit) return limit;
-    return this.local.has(from) ? this.local.runEnd(from, limit) : from;
-  }
-
-  #all(bits: Bitmap, from: number, to: number): boolean {
-    for (let chunk = from; chunk < to; chunk++) if (!bits.has(chunk)) return false;
-    return true;
+  #unmarkAbsent(bits: Bitmap, from: number, to: number): void {
+    for (let chunk = bits.next(from, to); chunk < to; chunk = bits.next(chunk + 1, to)) {
+      if (!this.local.has(chunk)) bits.delete(chunk);
+    }
   }
 }

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import { Bitmap } from "../backend/bitmap.ts";
 import { UsageError } from "../backend/errors.ts";
 import { ChunkStates, countChunks } from "./chunk_states.ts";
@@ -43,13 +43,29 @@ Deno.test("what was not pushed stays dirty, and is not taken for written again",
   assertEquals(chunks.dirtyCount, 0);
 });
 
-Deno.test("the states of 1 TiB are there at once, and small", () => {
-  const began = performance.now();
-  const count = countChunks(2 ** 40, 64 << 10);
-  const { local, dirty, pulling, pushing, again, failed } = states(count);
-  const bytes = [local, dirty, pulling, pushing, again, failed]
-    .reduce((sum, { buffer }) => sum + buffer.byteLength, 0);
-  assertEquals(count, 2 ** 24);
-  assert(bytes < 16 << 20, `${bytes} bytes`);
-  assert(performance.now() - began < 500, "It takes a moment");
+Deno.test("what an absent chunk was marked with does not show in a local one", () => {
+  const chunks = states(3);
+  chunks.pulling(0, 3);
+  chunks.failed(1);
+  chunks.written(0);
+  chunks.written(1);
+  assertEquals([0, 1].map((chunk) => chunks.isPushing(chunk)), [false, false]);
+  chunks.copied(0, 2);
+  chunks.written(1);
+  chunks.notPulling(0, 3);
+  chunks.failed(0);
+  chunks.forgetFailures();
+  assertEquals([0, 1].map((chunk) => chunks.isPushing(chunk)), [true, true]);
+  assertEquals([0, 1, 2].map((chunk) => chunks.isPulling(chunk)), [false, false, false]);
+  chunks.pushed(0, 2);
+  assertEquals([0, 1].map((chunk) => chunks.dirty.has(chunk)), [false, true]);
+});
+
+Deno.test("chunks that failed are told until they are forgotten, or come", () => {
+  const chunks = states(3);
+  for (const chunk of [0, 1, 2]) chunks.failed(chunk);
+  chunks.arrived(1);
+  assertEquals([0, 1, 2].map((chunk) => chunks.hasFailed(chunk)), [true, false, true]);
+  chunks.forgetFailures();
+  assertEquals([0, 1, 2].map((chunk) => chunks.hasFailed(chunk)), [false, false, false]);
 });

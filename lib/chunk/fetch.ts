@@ -47,7 +47,7 @@ export class ChunkFetcher {
     urgent.begin();
     try {
       let absent = states.nextAbsent(from, to);
-      while (absent < to && states.pulling.has(absent)) absent = states.nextAbsent(absent + 1, to);
+      while (absent < to && states.isPulling(absent)) absent = states.nextAbsent(absent + 1, to);
       if (absent < to) this.#tell((listener) => listener.onFault?.(absent, to));
       await this.bring(from, to);
     } finally {
@@ -88,9 +88,9 @@ export class ChunkFetcher {
    */
   start(from: number, to: number): Promise<void> {
     const { states } = this.#region;
-    states.pulling.addRange(from, to);
+    states.pulling(from, to);
     const done = this.#fetch(from, to).finally(() => {
-      states.pulling.deleteRange(from, to);
+      states.notPulling(from, to);
       this.#underWay.delete(flight);
     });
     const flight = { from, to, done };
@@ -104,7 +104,7 @@ export class ChunkFetcher {
     const { states, requestChunks } = this.#region;
     const own: Promise<void>[] = [], others: Promise<void>[] = [];
     for (let at = states.nextAbsent(from, to); at < to; at = states.nextAbsent(at, to)) {
-      const flight = states.pulling.has(at) ? this.#flightOf(at) : undefined;
+      const flight = states.isPulling(at) ? this.#flightOf(at) : undefined;
       if (flight !== undefined) {
         others.push(flight.done);
         at = flight.to;
@@ -112,7 +112,7 @@ export class ChunkFetcher {
       }
       const most = Math.min(at + requestChunks, to);
       let end = at + 1;
-      while (end < most && !states.local.has(end) && !states.pulling.has(end)) end++;
+      while (end < most && !states.local.has(end) && !states.isPulling(end)) end++;
       own.push(this.start(at, end));
       at = end;
     }

@@ -205,10 +205,9 @@ export class Puller {
       this.#order.again(run);
       return this.#pauseAfterFailure();
     }
-    const { failed } = this.#region.states;
     const { from, to } = run;
     if (to - from === 1) {
-      failed.add(from);
+      this.#region.states.failed(from);
       return this.#pauseAfterFailure();
     }
     // It may be one of them: the others need not wait for it.

@@ -81,7 +81,7 @@ export class PullOrder {
 
   /** Looks at all chunks again, also those that failed. */
   restart(): void {
-    this.#states.failed.deleteRange(0, this.#states.count);
+    this.#states.forgetFailures();
     this.#left = this.#states.count;
   }
 
@@ -124,23 +124,19 @@ export class PullOrder {
 
   /** The first chunks of `[from, to)` to pull, as many together as may be. */
   #find(from: number, to: number): ChunkRun | undefined {
-    const { pulling, failed } = this.#states;
-    for (let at = from; (at = this.#states.nextAbsent(at, to)) < to;) {
-      if (pulling.has(at)) {
-        at = pulling.runEnd(at, to);
-      } else if (failed.has(at)) {
-        at = failed.runEnd(at, to);
-      } else {
-        return { from: at, to: this.#endOfRun(at, Math.min(at + this.#most, to)) };
-      }
+    const states = this.#states;
+    for (let at = from; (at = states.nextAbsent(at, to)) < to; at++) {
+      if (!this.#isFree(at)) continue;
+      const most = Math.min(at + this.#most, to);
+      let end = at + 1;
+      while (end < most && !states.local.has(end) && this.#isFree(end)) end++;
+      return { from: at, to: end };
     }
   }
 
-  #endOfRun(from: number, most: number): number {
-    const { local, pulling, failed } = this.#states;
-    let to = from + 1;
-    while (to < most && !local.has(to) && !pulling.has(to) && !failed.has(to)) to++;
-    return to;
+  /** Whether an absent chunk is neither on its way nor known to fail. */
+  #isFree(chunk: number): boolean {
+    return !this.#states.isPulling(chunk) && !this.#states.hasFailed(chunk);
   }
 }
 

@@ -27,8 +27,8 @@ function takeAll(chunks: ChunkStates, order: PullOrder): [number, number][] {
 Deno.test("chunks come in the order of the region, as many together as may be", () => {
   const chunks = states(10);
   chunks.arrived(2);
-  chunks.pulling.add(5);
-  chunks.failed.add(8);
+  chunks.pulling(5, 6);
+  chunks.failed(8);
   assertEquals(takeAll(chunks, new PullOrder(chunks, 2)), [[0, 2], [3, 5], [6, 8], [9, 10]]);
 });
 
@@ -64,7 +64,7 @@ Deno.test("what was not pulled after all comes next, and what failed after a res
   const order = new PullOrder(chunks, 2);
   const first = order.next()!;
   order.again(first);
-  chunks.failed.add(3);
+  chunks.failed(3);
   assertEquals(takeAll(chunks, order), [[0, 2], [2, 3], [4, 6]]);
   order.restart();
   assertEquals(takeAll(chunks, order), [[3, 4]]);

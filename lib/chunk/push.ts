@@ -8,13 +8,13 @@
  * @module
  */
 import { ClosedError, UsageError } from "../backend/errors.ts";
+import { GroupCommit } from "../backend/group_commit.ts";
 import type { CachedRegion } from "./cached_region.ts";
 import { writeChunks } from "./chunk_content.ts";
 import type { ChunkFetcher } from "./fetch.ts";
 import { FlightWindow } from "./flight_window.ts";
 import { Flights } from "./flights.ts";
 import { Breather, pauseFor } from "./pause.ts";
-import { SharedRun } from "./shared_run.ts";
 
 /** How dirty chunks go to the remote. */
 export interface PushOptions {
@@ -61,10 +61,10 @@ interface Run {
 export class Pusher {
   readonly #region: CachedRegion;
   readonly #fetcher: ChunkFetcher;
-  readonly #commit: () => Promise<void>;
   readonly #options: PushOptions;
   readonly #window: FlightWindow;
-  readonly #rounds = new SharedRun(() => this.#round());
+  readonly #rounds = new GroupCommit(() => this.#round(), { retries: true });
+  #underWay = false;
   /** So many chunks may be dirty. */
   readonly #limit: number;
   readonly #interval: number;
@@ -83,14 +83,12 @@ export class Pusher {
   readonly #stopped = new AbortController();
 
   /**
-   * Begins to push every so often. `commit` makes the states durable. Throws
-   * {@linkcode UsageError} on options that are out of range.
+   * Begins to push every so often. Throws {@linkcode UsageError} on options that are out of range.
    */
   constructor(
     region: CachedRegion,
     fetcher: ChunkFetcher,
-    commit: () => Promise<void>,
-    options: PushOptions,
+    options: PushOptions = {},
   ) {
     const { workers, interval = INTERVAL_MS, dirtyLimit = DIRTY_SHARE } = options;
     if (!((workers ?? 1) >= 1 && interval >= 0 && dirtyLimit > 0 && dirtyLimit <= 1)) {
@@ -100,7 +98,6 @@ export class Pusher {
     }
     this.#region = region;
     this.#fetcher = fetcher;
-    this.#commit = commit;
     this.#options = options;
     this.#window = new FlightWindow({ requestBytes: region.requestBytes, workers });
     const least = options.dirtyLimit === undefined ? DIRTY_LEAST / region.chunkSize : 1;
@@ -122,7 +119,7 @@ export class Pusher {
     const { states } = this.#region;
     if (states.dirtyCount * 2 < this.#limit || states.allDirty(from, to)) return;
     if (states.dirtyCount < this.#limit) {
-      if (!this.#rounds.running) void this.#roundInBackground();
+      if (!this.#underWay) void this.#roundInBackground();
       return;
     }
     if (this.#waiting === undefined) {
@@ -140,30 +137,45 @@ export class Pusher {
     this.#release(new ClosedError("Cannot write as the cache was closed"));
   }
 
-  /** Answers when no round is under way any more. */
-  idle(): Promise<void> {
-    return this.#rounds.idle();
+  /** Answers when no round is under way any more, after {@linkcode stop}. */
+  async idle(): Promise<void> {
+    // One that begins now is over at once, and begins behind all others.
+    await this.#rounds.run().catch(() => {});
   }
 
   async #round(): Promise<void> {
+    this.#underWay = true;
+    try {
+      await this.#pushAllInTries();
+      this.#release();
+      await this.#commit();
+    } catch (error) {
+      this.#release(error);
+      throw error;
+    } finally {
+      this.#underWay = false;
+    }
+  }
+
+  async #pushAllInTries(): Promise<void> {
     const { signal } = this.#stopped;
     let pause = this.#options.retryPause ?? PAUSE_MS;
-    for (let tried = 1;; tried++, pause *= 4) {
+    for (let left = TRIES - 1;; left--, pause *= 4) {
       try {
-        await this.#pushAll();
-        break;
+        return await this.#pushAll();
       } catch (error) {
-        if (tried < TRIES && !signal.aborted) await pauseFor(pause, signal);
-        if (tried < TRIES && !signal.aborted) continue;
-        this.#release(error);
-        throw error;
+        if (left === 0 || signal.aborted) throw error;
+        await pauseFor(pause, signal);
       }
     }
-    this.#release();
+  }
+
+  /** Records what became clean: whoever relies on that is told so only afterwards. */
+  async #commit(): Promise<void> {
     if (!this.#uncommitted) return;
     this.#uncommitted = false;
     try {
-      await this.#commit();
+      await this.#region.commit();
     } catch (error) {
       this.#uncommitted = true;
       throw error;
@@ -172,6 +184,7 @@ export class Pusher {
 
   /** Pushes each chunk that is dirty now. Stops at the first failure, and throws it. */
   async #pushAll(): Promise<void> {
+    this.#region.checkOpen();
     await this.#fetcher.completePartial();
     const { flushBytes = FLUSH_BYTES } = this.#options;
     const flights = new Flights(), breather = new Breather();
