@@ -223,14 +223,15 @@ test(
     const before = count();
     const large = { ...${JSON.stringify(OPTIONS)}, backend: "pattern:900GiB" };
     const error = await mountDirect(large).catch((error) => error);
-    console.log(JSON.stringify([error.code, count() - before]));`;
+    // Of a Worker that is just ending, some may have been open before.
+    console.log(JSON.stringify([error.code, count() <= before]));`;
     const limited = await new Deno.Command("prlimit", {
       args: [`--as=${2 ** 39 + 2 ** 38}`, Deno.execPath(), "eval", code],
       stderr: "piped",
     }).output();
     const err = new TextDecoder().decode(limited.stderr);
     assertEquals(limited.code, 0, err);
-    assertEquals(JSON.parse(new TextDecoder().decode(limited.stdout)), ["ENOMEM", 0]);
+    assertEquals(JSON.parse(new TextDecoder().decode(limited.stdout)), ["ENOMEM", true]);
   },
   requiresAll(needs, requires("prlimit")),
 );
