@@ -1,25 +1,30 @@
 /**
  * Measures telemap against its peers on this machine, in alternating runs, and prints medians and
- * ratios: `deno task bench [nbd|wire|fuse|userfault|tracking|footprint]… [--rounds N] [--seconds N]`.
+ * ratios: `deno task bench [nbd|wire|fuse|managed|userfault|tracking|footprint]… [--rounds N]
+ * [--seconds N] [--size SIZE]`, the last of which is that of the region of managed mounts.
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { compareOpening, idleMemory } from "./footprint.ts";
 import { compareFuse } from "./fuse.ts";
+import { compareManaged } from "./managed.ts";
 import { compareNbdServers } from "./nbd_server.ts";
 import { table } from "./statistics.ts";
+import { parseSize } from "../mod.ts";
 import { compareUserfault } from "./userfault.ts";
 import { compareWire } from "./wire.ts";
 import { compareTracking } from "./write_tracking.ts";
 
-const args = parseArgs(Deno.args, { string: ["rounds", "seconds"] });
+const args = parseArgs(Deno.args, { string: ["rounds", "seconds", "size"] });
 const rounds = Number(args.rounds ?? 5), seconds = Number(args.seconds ?? 2);
+const size = parseSize(String(args.size ?? "512MiB"));
 
 const PARTS: Record<string, () => Promise<string[]>> = {
   nbd: async () => (await compareNbdServers(rounds, seconds)).map(table),
   wire: async () => [table(await compareWire(rounds, seconds))],
   fuse: async () => (await compareFuse(rounds, seconds)).map(table),
+  managed: () => compareManaged({ rounds, seconds, size }),
   userfault: () => compareUserfault(rounds),
   tracking: async () => (await compareTracking(rounds)).map(table),
   footprint: async () => [await idleMemory(), table(await compareOpening(rounds))],

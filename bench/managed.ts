@@ -1,0 +1,189 @@
+/**
+ * Managed mounts against direct ones of the same remote, over injected round-trip times and a
+ * capped rate; and what is in the cache of a managed mount against a local file. All by the FUSE
+ * device.
+ *
+ * @module
+ */
+import {
+  type Backend,
+  formatSize,
+  type ManagedMount,
+  type Mount,
+  mountDirect,
+  mountManaged,
+  Pattern,
+} from "../mod.ts";
+import { writeFilledFile } from "./filled_memory.ts";
+import { fio, type Workload } from "./fio.ts";
+import { freeAddress, telemapServe, untilServed } from "./processes.ts";
+import {
+  chartRoundTrips,
+  describeRoundTrips,
+  type MountRun,
+  type RoundTrip,
+} from "./round_trips.ts";
+import { readInOrder, readPage, type Transfer, writeInOrder } from "./sequential.ts";
+import { alternate, type Comparison, table } from "./statistics.ts";
+
+const ROUND_TRIPS = [0, 1, 5, 10, 25, 50, 100];
+const RATE = "1GB/s";
+/** The round-trip time of mounts from whose cache is read. */
+const WARM_RTT = 25;
+const PIECE = 1 << 20;
+const PAGE = 4096;
+const REPORT = new URL("../report/", import.meta.url);
+
+const WARM: readonly Workload[] = [
+  {
+    title: "Read of what is in the cache, 1 MiB in order, depth 4 (MB/s, target 0.95 of a file)",
+    pattern: "read",
+    blockSize: PIECE,
+    depth: 4,
+    figure: "MB/s",
+  },
+  {
+    title: "Read of what is in the cache, 4 KiB at random, depth 1 (median us)",
+    pattern: "randread",
+    blockSize: PAGE,
+    depth: 1,
+    figure: "us",
+  },
+];
+
+/** How much is measured. */
+export interface ManagedBenchOptions {
+  /** How often. */
+  rounds: number;
+  /** Seconds: of each look at a warm mount, and after which direct mounts are cut short. */
+  seconds: number;
+  /** Bytes of the region: whole MiB. */
+  size: number;
+}
+
+/** Where things are. */
+interface Site {
+  /** The URL of the remote, without a delay. */
+  remote: string;
+  /** A directory for caches and other files. */
+  directory: string;
+}
+
+/** Measures all of it, and draws it into the report folder. */
+export async function compareManaged(options: ManagedBenchOptions): Promise<string[]> {
+  const directory = await Deno.makeTempDir({ prefix: "telemap-bench-" });
+  const site: Site = { remote: freeAddress(), directory };
+  try {
+    await using _server = telemapServe(`memory:${options.size}`, site.remote);
+    await using region = await untilServed(site.remote);
+    await fillRegion(region);
+    const trips = await measureRoundTrips(site, options);
+    const title = `${formatSize(options.size)} of a remote at ${RATE}`;
+    return [
+      ...describeRoundTrips(trips, title),
+      await writeCharts(chartRoundTrips(trips, title)),
+      ...(await compareWarm(site, options)).map(table),
+    ];
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+/** Zeroes would travel as a flag. */
+async function fillRegion(region: Backend): Promise<void> {
+  const pattern = new Pattern(), piece = new Uint8Array(PIECE);
+  for (let offset = 0; offset < region.size; offset += PIECE) {
+    pattern.fill(piece, offset);
+    await region.writeAt(piece, offset);
+  }
+}
+
+/** Both kinds of mounts over each round-trip time in turn, once a round. */
+async function measureRoundTrips(
+  site: Site,
+  { rounds, seconds, size }: ManagedBenchOptions,
+): Promise<RoundTrip[]> {
+  const trips: RoundTrip[] = ROUND_TRIPS.map((rtt) => ({ rtt, direct: [], managed: [] }));
+  for (let round = 0; round < rounds; round++) {
+    for (const { rtt, direct, managed } of trips) {
+      const short = { size, limit: seconds * 1000 }, whole = { size, limit: Infinity };
+      direct.push(await runOnMounts(() => mountPlain(site, rtt), short));
+      managed.push(await runOnMounts(() => mountCached(site, rtt), whole));
+    }
+  }
+  return trips;
+}
+
+async function runOnMounts(open: () => Promise<Mount>, transfer: Transfer): Promise<MountRun> {
+  const last = await lookAtEnd(open, transfer.size);
+  await using mount = await open();
+  const first = readPage(mount.file, 0);
+  const read = readInOrder(mount.file, transfer);
+  const write = writeInOrder(mount.file, transfer);
+  return { first, last, read, write };
+}
+
+async function lookAtEnd(open: () => Promise<Mount>, size: number): Promise<number> {
+  await using mount = await open();
+  return readPage(mount.file, size - PAGE);
+}
+
+function mountPlain({ remote }: Site, rtt: number): Promise<Mount> {
+  return mountDirect({ backend: delayed(remote, rtt), device: "fuse", as: "file" });
+}
+
+/** With a cache that is empty. */
+async function mountCached({ remote, directory }: Site, rtt: number): Promise<ManagedMount> {
+  const cache = `${directory}/cache`;
+  await Deno.mkdir(cache, { recursive: true });
+  await Deno.remove(cache, { recursive: true });
+  await Deno.mkdir(cache);
+  return await mountManaged({
+    remote: delayed(remote, rtt),
+    local: `file:${cache}/region`,
+    device: "fuse",
+    as: "file",
+  });
+}
+
+function delayed(url: string, rtt: number): string {
+  return `delay:${url}#rtt=${rtt}ms&rate=${RATE}`;
+}
+
+/** A mount whose cache is full against one of a file. */
+async function compareWarm(
+  site: Site,
+  { rounds, seconds, size }: ManagedBenchOptions,
+): Promise<Comparison[]> {
+  const path = `${site.directory}/local`;
+  await writeFilledFile(path, size);
+  await using local = await mountDirect({ backend: `file:${path}`, device: "fuse", as: "file" });
+  await using managed = await mountCached(site, WARM_RTT);
+  await managed.filled();
+  const comparisons: Comparison[] = [];
+  for (const workload of WARM) {
+    const contestants = [["managed", managed], ["local file", local]] as const;
+    const figures = await alternate(
+      contestants.map(([name, { path }]) => ({
+        name,
+        run: () => fio(workload, { file: path }, size, seconds),
+      })),
+      rounds,
+    );
+    const better = workload.figure === "us" ? "lower" : "higher";
+    comparisons.push({ title: workload.title, figures, better, subject: "managed" });
+  }
+  return comparisons;
+}
+
+/** Answers a line that says where they are. */
+async function writeCharts(charts: Map<string, string>): Promise<string> {
+  await Deno.mkdir(REPORT, { recursive: true });
+  const paths: string[] = [];
+  for (const [name, svg] of charts) {
+    const { pathname } = new URL(name, REPORT);
+    await Deno.writeTextFile(pathname, svg);
+    paths.push(pathname);
+  }
+  return `Throughput against round-trip time: ${paths.join(", ")}`;
+}

@@ -1,0 +1,148 @@
+/**
+ * What is told of direct and managed mounts over several round-trip times: a table a figure, what
+ * became of the targets, and charts.
+ *
+ * @module
+ */
+import { type LineChart, lineChart } from "./line_chart.ts";
+import { median } from "./statistics.ts";
+
+/** What one run on fresh mounts of one kind showed. */
+export interface MountRun {
+  /** Milliseconds of the first 4 KiB after the mount, at its beginning. */
+  first: number;
+  /** The same of another mount, at its end. */
+  last: number;
+  /** MB/s of reading all of it in order. */
+  read: number;
+  /** MB/s of writing all of it in order. */
+  write: number;
+}
+
+/** What was measured with one round-trip time, round by round. */
+export interface RoundTrip {
+  /** The round-trip time in ms. */
+  rtt: number;
+  /** Of direct mounts. */
+  direct: MountRun[];
+  /** Of managed mounts. */
+  managed: MountRun[];
+}
+
+/** Least shares that throughput is to keep, and most that a first page may take over a round trip. */
+const TARGET = { OF_ZERO_RTT: 0.85, OF_DIRECT: 0.8, OVER_RTT_MS: 5 } as const;
+/** Runs of one mount differ by more than that only where something is at work. */
+const SAME = 0.9;
+
+type Figure = keyof MountRun;
+
+/** All that is told of the trips, of which the first one has no round-trip time. */
+export function describeRoundTrips(trips: readonly RoundTrip[], title: string): string[] {
+  return [
+    [
+      `Sequential read, cold, ${title} (MB/s)`,
+      ...throughputRows(trips, "read"),
+      ownShare(trips, "read", TARGET.OF_ZERO_RTT),
+      verdict(
+        "managed at 0 ms of direct",
+        ratio(trips[0]!, "managed", "read", trips[0]!, "direct"),
+        TARGET.OF_DIRECT,
+      ),
+    ],
+    [
+      `Sequential write, ${title} (MB/s)`,
+      ...throughputRows(trips, "write"),
+      ownShare(trips, "write", SAME),
+    ],
+    [`First 4 KiB after the mount, ${title} (ms)`, ...latencyRows(trips), latencyVerdict(trips)],
+  ].map((lines) => lines.join("\n"));
+}
+
+/** Charts of throughput against round-trip time, by the names of their files. */
+export function chartRoundTrips(trips: readonly RoundTrip[], title: string): Map<string, string> {
+  const chart = (figure: "read" | "write", what: string): LineChart => ({
+    title: `${what}, ${title}`,
+    x: "Round-trip time (ms)",
+    y: "MB/s",
+    series: (["direct", "managed"] as const).map((kind) => ({
+      name: `${kind} mount`,
+      points: trips.map((trip) => [trip.rtt, middle(trip, kind, figure)] as const),
+    })),
+  });
+  return new Map([
+    ["managed_read.svg", lineChart(chart("read", "Sequential read, cold"))],
+    ["managed_write.svg", lineChart(chart("write", "Sequential write"))],
+  ]);
+}
+
+function throughputRows(trips: readonly RoundTrip[], figure: Figure): string[] {
+  const rows = trips.map((trip) =>
+    row([
+      `${trip.rtt} ms`,
+      middle(trip, "direct", figure).toFixed(0),
+      middle(trip, "managed", figure).toFixed(0),
+      ratio(trip, "managed", figure, trip, "direct").toFixed(2),
+      ratio(trip, "direct", figure, trips[0]!, "direct").toFixed(2),
+      ratio(trip, "managed", figure, trips[0]!, "managed").toFixed(2),
+    ])
+  );
+  const heads = ["round trip", "direct", "managed", "ratio", "direct of 0", "managed of 0"];
+  return [row(heads), ...rows];
+}
+
+function latencyRows(trips: readonly RoundTrip[]): string[] {
+  const rows = trips.map((trip) =>
+    row([
+      `${trip.rtt} ms`,
+      middle(trip, "direct", "first").toFixed(2),
+      middle(trip, "managed", "first").toFixed(2),
+      middle(trip, "direct", "last").toFixed(2),
+      middle(trip, "managed", "last").toFixed(2),
+    ])
+  );
+  return [row(["round trip", "direct", "managed", "direct, end", "managed, end"]), ...rows];
+}
+
+/** The lowest share of its own figure without a round-trip time that managed mounts keep. */
+function ownShare(trips: readonly RoundTrip[], figure: Figure, target: number): string {
+  const shares = trips.map((trip) => ({
+    rtt: trip.rtt,
+    share: ratio(trip, "managed", figure, trips[0]!, "managed"),
+  }));
+  const worst = shares.reduce((worst, each) => each.share < worst.share ? each : worst);
+  return verdict(`managed at ${worst.rtt} ms, its lowest, of itself at 0 ms`, worst.share, target);
+}
+
+function latencyVerdict(trips: readonly RoundTrip[]): string {
+  const over = trips.map((trip) =>
+    Math.max(middle(trip, "managed", "first"), middle(trip, "managed", "last")) - trip.rtt
+  );
+  const most = Math.max(...over), at = trips[over.indexOf(most)]!.rtt;
+  const met = most <= TARGET.OVER_RTT_MS ? "met" : "MISSED";
+  return `  managed takes a round trip and ${most.toFixed(2)} ms at most, at ${at} ms ` +
+    `(target ${TARGET.OVER_RTT_MS} ms: ${met})`;
+}
+
+function verdict(what: string, share: number, target: number): string {
+  const met = share >= target ? "met" : "MISSED";
+  return `  ${what}: ${share.toFixed(2)} (target ${target}: ${met})`;
+}
+
+function middle(trip: RoundTrip, kind: "direct" | "managed", figure: Figure): number {
+  return median(trip[kind].map((run) => run[figure]));
+}
+
+/** The median of what a figure is of another one, round by round. */
+function ratio(
+  trip: RoundTrip,
+  kind: "direct" | "managed",
+  figure: Figure,
+  of: RoundTrip,
+  ofKind: "direct" | "managed",
+): number {
+  return median(trip[kind].map((run, round) => run[figure] / of[ofKind][round]![figure]));
+}
+
+function row(cells: readonly string[]): string {
+  return "  " + cells.map((cell) => cell.padStart(13)).join("");
+}
