@@ -46,7 +46,7 @@ for (const [where, dir] of [["", undefined], [" on tmpfs", "/dev/shm"]] as const
 const directories = [
   { name: "a directory", size: 5 * MIB + 1234 },
   { name: "a 1 TiB directory", size: TIB },
-  { name: "a directory with few open files", size: 3 * MIB, chunkSize: 4096, maxOpen: 3 },
+  { name: "a directory with few open files", size: 3 * MIB, chunkSize: 16 << 10, maxOpen: 3 },
 ];
 for (const { name, ...options } of directories) {
   testBackend(name, {
