@@ -6,7 +6,7 @@ import { requires, requiresAll, requiresThat, withReason } from "../requires.ts"
 import { runInVm, whyNoVm } from "./vm.ts";
 
 /** Seconds for all of them; the emulated processor is slow, and this host's may be shared. */
-const TIMEOUT = 900;
+const TIMEOUT = 1200;
 
 interface InnerTest {
   name: string;
