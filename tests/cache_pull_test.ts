@@ -141,8 +141,9 @@ Deno.test("where the remote is away for a while, pulling goes on afterwards", as
   let failures = 4;
   const size = 4 * MIB;
   const away = () => failures-- > 0 ? new ConnectionError("Gone") : undefined;
-  const { cache, pull, lines } = far(size, 64 * KIB, away);
+  const { cache, pull, reads, lines } = far(size, 64 * KIB, away);
   await pull({ workers: 2 }).complete();
+  assert(reads().every((range) => range.endsWith(`+${MIB}`)), "No chunk is at fault");
   assertBytes(await readBack(cache.region.local, 0, size), pattern(size, 1), "The cache");
   assertEquals(lines, ["Cannot pull, trying on: Gone", "Pulling from the remote works again"]);
   await cache.close();

@@ -76,6 +76,46 @@ Deno.test("zeroes are pushed as such", async () => {
   await cache.close();
 });
 
+Deno.test("what the cache holds as zeroes is not read to be pushed, however much it is", async () => {
+  const size = 2 ** 40, chunkSize = 64 * KIB;
+  const remote = openMemory({ size });
+  const cache = new CacheStage({ remote, local: openMemory({ size }), chunkSize });
+  const at = 700 * 2 ** 30 + 5 * chunkSize;
+  for (const offset of [0, at, size - 4096]) remote.writeAt(pattern(4096, 1), offset);
+  const began = performance.now();
+  await cache.discard!(0, size);
+  await cache.writeAt(pattern(200_000, 2), at);
+  await cache.sync();
+  assert(performance.now() - began < 15_000, `It took ${performance.now() - began} ms`);
+  const written = remote.extents(0, size).filter(({ zero }) => !zero);
+  assertEquals(written.map(({ offset, length }) => [offset, length]), [[at, 4 * chunkSize]]);
+  assertBytes(await readBack(remote, at, 200_000), pattern(200_000, 2), "What was written");
+  assertEquals(cache.region.states.dirtyCount, 0);
+  await cache.close();
+});
+
+Deno.test("zeroes that are written while they are pushed arrive", async () => {
+  const size = 8 * MIB;
+  const { cache, remote, gate } = near(size, 64 * KIB, { workers: 1 });
+  remote.bytes.fill(7);
+  await cache.writeAt(pattern(64 * KIB, 1), 0);
+  await cache.zero!(64 * KIB, size - 64 * KIB);
+  gate.hold();
+  const sync = cache.sync();
+  await settle();
+  await cache.writeAt(pattern(64 * KIB, 2), 5 * MIB);
+  gate.pass();
+  await until(() => gate.waiting.length > 0);
+  await cache.writeAt(pattern(64 * KIB, 3), 6 * MIB);
+  gate.open();
+  await sync;
+  const first = remote.kept.slice();
+  assertBytes(first.subarray(5 * MIB, 5 * MIB + 64 * KIB), pattern(64 * KIB, 2), "The first");
+  await cache.sync();
+  assertBytes(remote.kept, await readBack(cache, 0, size), "The remote");
+  await cache.close();
+});
+
 Deno.test("what is dirty is pushed every so often", async () => {
   const { cache, remote } = near(MIB, 64 * KIB, { interval: 5 });
   for (const seed of [1, 2]) {

@@ -286,17 +286,26 @@ export class CacheStage implements Backend {
   /** Absent chunks were written: as a whole, so that they are local now, or in part. */
   #changed(from: number, to: number, first: number, behind: number): void {
     const { region } = this;
-    const { states, partial } = region;
-    for (let chunk = first; chunk < behind; chunk++) {
-      if (states.local.has(chunk)) continue;
-      const start = region.offsetOf(chunk), end = region.offsetOf(chunk + 1);
-      if (start < from || to < end) {
-        partial.add(chunk, Math.max(start, from), Math.min(end, to));
-        if (!partial.covers(chunk, start, end)) continue;
+    const { states } = region;
+    for (let at = states.nextAbsent(first, behind); at < behind;) {
+      const begin = at;
+      while (at < behind && !states.local.has(at) && this.#isWhole(from, to, at)) {
+        states.written(at++);
       }
-      states.written(chunk);
-      region.becameLocal(chunk, chunk + 1);
+      if (begin < at) region.becameLocal(begin, at);
+      // What ended the run is local, or there in part.
+      at = states.nextAbsent(at + 1, behind);
     }
+  }
+
+  /** Whether an absent chunk is written as a whole, now that `[from, to)` was; notes it if not. */
+  #isWhole(from: number, to: number, chunk: number): boolean {
+    const { region } = this;
+    const { partial } = region;
+    const start = region.offsetOf(chunk), end = region.offsetOf(chunk + 1);
+    if (from <= start && end <= to) return true;
+    partial.add(chunk, Math.max(start, from), Math.min(end, to));
+    return partial.covers(chunk, start, end);
   }
 
   /** Keeps the number of chunks bounded that are there in part; a promise where it is to wait for. */

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { extentsOf, writeZeroes } from "../backend/backend.ts";
 import { ClosedError, UsageError } from "../backend/errors.ts";
 import { GroupCommit } from "../backend/group_commit.ts";
 import type { CachedRegion } from "./cached_region.ts";
@@ -15,6 +16,7 @@ import type { ChunkFetcher } from "./fetch.ts";
 import { FlightWindow } from "./flight_window.ts";
 import { Flights } from "./flights.ts";
 import { Breather, pauseFor } from "./pause.ts";
+import { dirtyRuns, type PushRun } from "./push_runs.ts";
 
 /** How dirty chunks go to the remote. */
 export interface PushOptions {
@@ -51,12 +53,6 @@ const PAUSE_MS = 100;
 /** How long the only request in flight gives way to reads, in ms. */
 const GIVE_WAY_MS = 20;
 
-/** Chunks `[from, to)`. */
-interface Run {
-  from: number;
-  to: number;
-}
-
 /** See the module. */
 export class Pusher {
   readonly #region: CachedRegion;
@@ -72,7 +68,7 @@ export class Pusher {
   /** Where the next round begins to look for dirty chunks. */
   #start = 0;
   /** Copies that the remote has, but has not flushed. */
-  #sent: Run[] = [];
+  #sent: PushRun[] = [];
   #sentBytes = 0;
   #flushing = false;
   /** Whether chunks became clean that the journal may show as dirty. */
@@ -188,11 +184,11 @@ export class Pusher {
     await this.#fetcher.completePartial();
     const { flushBytes = FLUSH_BYTES } = this.#options;
     const flights = new Flights(), breather = new Breather();
-    for (const run of this.#dirtyRuns()) {
+    for await (const run of dirtyRuns(this.#region, this.#start)) {
       await this.#turn(flights);
       await breather.breathe();
       if (flights.failure !== undefined || this.#region.closed) break;
-      const bytes = this.#region.offsetOf(run.to) - this.#region.offsetOf(run.from);
+      const bytes = run.zero ? 0 : this.#region.offsetOf(run.to) - this.#region.offsetOf(run.from);
       flights.add(this.#send(run, bytes), bytes);
       if (this.#sentBytes >= flushBytes && !this.#flushing) flights.add(this.#flush(), 0);
     }
@@ -201,20 +197,6 @@ export class Pusher {
     await flights.landed();
     if (flights.failure !== undefined) throw flights.failure.error;
     this.#region.checkOpen();
-  }
-
-  /** Runs of dirty chunks, each a request's worth at most, as they are when they are asked for. */
-  *#dirtyRuns(): Generator<Run> {
-    const { states, requestChunks } = this.#region;
-    const { dirty, count } = states;
-    const start = this.#start;
-    for (const [begin, end] of [[start, count], [0, start]] as const) {
-      for (let from = dirty.next(begin, end); from < end;) {
-        const to = dirty.runEnd(from, Math.min(from + requestChunks, end));
-        yield { from, to };
-        from = dirty.next(to, end);
-      }
-    }
   }
 
   /** Answers when another request may be sent: one at a time while somebody waits for a read. */
@@ -227,30 +209,53 @@ export class Pusher {
     if (urgent.count > 0) await urgent.calm(GIVE_WAY_MS);
   }
 
-  /** Sends a copy of dirty chunks, which is not held up by writes, nor changed by them. */
-  async #send(run: Run, bytes: number): Promise<void> {
-    const { states, lock, local, remote, buffers, chunkSize } = this.#region;
-    const { from, to } = run;
-    const offset = this.#region.offsetOf(from);
-    const content = buffers.take(bytes);
+  /** Sends copies of dirty chunks: they are sent then, or dirty as before. */
+  async #send(run: PushRun, bytes: number): Promise<void> {
+    const { states, requestChunks } = this.#region;
+    const { from, to, zero } = run;
     try {
-      await lock.exclusive(from, to, () => {
-        this.#region.checkOpen();
-        states.copied(from, to);
-        return local.readAt(content, offset);
-      });
-      const startedAt = performance.now();
-      await writeChunks(remote, content, offset, chunkSize);
-      this.#window.answered(bytes, startedAt, performance.now());
+      if (!zero || !await this.#sendZeroes(from, to)) {
+        for (let at = from; at < to; at += requestChunks) {
+          await this.#sendCopy(at, Math.min(at + requestChunks, to));
+        }
+      }
     } catch (error) {
       states.notPushed(from, to);
       // The others first, lest one that the remote never takes keeps them from it.
       this.#start = to % states.count;
       throw error;
     }
-    buffers.give(content);
     this.#sent.push(run);
     this.#sentBytes += bytes;
+  }
+
+  /** Sends a request's worth of chunks as they are while nobody changes them. */
+  async #sendCopy(from: number, to: number): Promise<void> {
+    const { states, lock, local, remote, buffers, chunkSize } = this.#region;
+    const offset = this.#region.offsetOf(from);
+    const content = buffers.take(this.#region.offsetOf(to) - offset);
+    await lock.exclusive(from, to, () => {
+      this.#region.checkOpen();
+      states.copied(from, to);
+      return local.readAt(content, offset);
+    });
+    const startedAt = performance.now();
+    await writeChunks(remote, content, offset, chunkSize);
+    this.#window.answered(content.length, startedAt, performance.now());
+    buffers.give(content);
+  }
+
+  /** Zeroes any number of chunks at the remote; answers false where they are no longer zeroes. */
+  async #sendZeroes(from: number, to: number): Promise<boolean> {
+    const { states, lock, local, remote } = this.#region;
+    const offset = this.#region.offsetOf(from), length = this.#region.offsetOf(to) - offset;
+    const zero = await lock.exclusive(from, to, async () => {
+      this.#region.checkOpen();
+      states.copied(from, to);
+      return (await extentsOf(local, offset, length)).every((extent) => extent.zero);
+    });
+    if (zero) await writeZeroes(remote, offset, length);
+    return zero;
   }
 
   /** Makes what was sent durable at the remote, and then clean. One is under way at a time. */
