@@ -10,6 +10,7 @@ import { settleAll } from "../backend/settle.ts";
 import { alignBackend } from "./align.ts";
 import { BufferPool } from "./buffer_pool.ts";
 import { ChunkStates, countChunks } from "./chunk_states.ts";
+import { flushFirst } from "./flush_first.ts";
 import { type CacheJournal, volatileJournal } from "./journal.ts";
 import { PartialChunks } from "./partial_chunks.ts";
 import { RangeLock } from "./range_lock.ts";
@@ -60,6 +61,7 @@ export class CachedRegion {
   /** What remembers the states. */
   readonly journal: CacheJournal;
   readonly #journalled: boolean;
+  #unrecorded = false;
   /** Reads of absent chunks that somebody waits for: what works in the background gives way. */
   readonly urgent: UrgentReads = new UrgentReads();
   /** Set when nothing may be begun any more. */
@@ -81,7 +83,8 @@ export class CachedRegion {
         `Cannot cache ${chunks} chunks with a journal of ${journal.local.length}`,
       );
     }
-    this.remote = alignBackend(remote);
+    const mayBeUnflushed = journal !== undefined && !journal.isNew && !remote.readOnly;
+    this.remote = alignBackend(mayBeUnflushed ? flushFirst(remote) : remote);
     this.local = alignBackend(local);
     this.size = remote.size;
     this.chunkSize = chunkSize;
@@ -114,9 +117,19 @@ export class CachedRegion {
     return this.#bytes(this.states.localCount, this.states.local.has(this.states.count - 1));
   }
 
-  /** Bytes of the region that are owed to the remote, whole chunks counted. */
+  /** Bytes of the region that are owed to the remote, whole chunks counted also if one is in part. */
   get dirtyBytes(): number {
-    return this.#bytes(this.states.dirtyCount, this.states.dirty.has(this.states.count - 1));
+    const { states, partial } = this;
+    const last = states.count - 1;
+    return this.#bytes(
+      states.dirtyCount + partial.count,
+      states.dirty.has(last) || partial.has(last),
+    );
+  }
+
+  /** Whether chunks became local since the last commit: a crash would have them fetched again. */
+  get unrecorded(): boolean {
+    return this.#unrecorded;
   }
 
   /**
@@ -139,13 +152,20 @@ export class CachedRegion {
 
   /** Makes the present states durable, with the content of the chunks. */
   async commit(): Promise<void> {
-    if (this.#journalled) await this.journal.commit();
-    else await this.local.flush();
+    this.#unrecorded = false;
+    try {
+      if (this.#journalled) await this.journal.commit();
+      else await this.local.flush();
+    } catch (error) {
+      this.#unrecorded = true;
+      throw error;
+    }
   }
 
   /** Absent chunks `[from, to)` became local: tells those who want to know. */
   becameLocal(from: number, to: number): void {
     for (let chunk = from; chunk < to; chunk++) this.partial.delete(chunk);
+    this.#unrecorded = true;
     this.#onLocal(from, to);
   }
 

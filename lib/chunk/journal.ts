@@ -81,6 +81,8 @@ export interface CacheJournal {
   readonly durable: boolean;
   /** What was found at opening. */
   readonly found: FoundState;
+  /** Whether nobody has used the cache before; not so unless told. */
+  readonly isNew?: boolean;
   /**
    * To be awaited before the content of clean local chunks `[from, to)` is changed: a crash then
    * shows them as absent, until they are committed as dirty. Answers at once, without a promise,
@@ -166,6 +168,8 @@ export interface LoadedJournal {
   readonly partChunks: number;
   /** What is told of it. */
   readonly found: FoundState;
+  /** As {@linkcode CacheJournal.isNew}. */
+  readonly isNew: boolean;
 }
 
 /** A page that is to be written. */
@@ -181,6 +185,7 @@ export class StoredJournal implements CacheJournal {
   readonly dirty: Bitmap;
   readonly durable: boolean;
   readonly found: FoundState;
+  readonly isNew: boolean;
   readonly #state: JournalStorage;
   readonly #cache: Backend;
   readonly #partChunks: number;
@@ -215,6 +220,7 @@ export class StoredJournal implements CacheJournal {
     this.dirty = loaded.dirty;
     this.durable = state.durable && cache.durable;
     this.found = loaded.found;
+    this.isNew = loaded.isNew;
     this.#partChunks = loaded.partChunks;
     this.#localWords = new Int32Array(loaded.local.buffer);
     this.#dirtyWords = new Int32Array(loaded.dirty.buffer);

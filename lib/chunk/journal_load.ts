@@ -36,6 +36,8 @@ import {
 
 /** Pages that are read or written at once. */
 const BATCH = 128;
+/** What all pages of a new journal have. */
+const FIRST_GENERATION = 1;
 
 /** What tells a remote from others. */
 export interface RemoteIdentity {
@@ -128,7 +130,7 @@ async function format(options: JournalOptions, header: JournalHeader): Promise<v
     for (let index = 0; index < count; index++) {
       const page = from + index;
       const slot = slots.subarray(index * 2 * PAGE, (index * 2 + 1) * PAGE);
-      sealSlot(slot, { page, generation: 1, closed: page === 0 });
+      sealSlot(slot, { page, generation: FIRST_GENERATION, closed: page === 0 });
     }
     await state.writeAt(slots, slotOffset(from, 0));
   }
@@ -186,6 +188,8 @@ async function load(
     intentSlot: durableSlot(foundIntents),
     partChunks: header.partChunks,
     found: { closedInOrder: foundIntents.closed, suspect, dirty: dirty.count() },
+    // Whoever opens it says first that it is open.
+    isNew: foundIntents.closed && foundIntents.generation === FIRST_GENERATION,
   };
 }
 
