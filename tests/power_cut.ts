@@ -232,6 +232,10 @@ class PowerCutBackend implements Backend {
     if (this.#power.choose(2) === 0) return this.#power.wait();
   }
 
+  zero(offset: number, length: number): Awaitable<void> {
+    return this.writeAt(new Uint8Array(length), offset);
+  }
+
   async flush(): Promise<void> {
     const fails = this.#power.begin();
     const end = this.#disk.beginFlush();
