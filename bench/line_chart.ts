@@ -20,7 +20,7 @@ export interface LineChart {
   x: string;
   /** What is on the y axis, with its unit. */
   y: string;
-  /** The lines. */
+  /** The lines, up to four. */
   series: readonly Series[];
 }
 
@@ -50,7 +50,10 @@ export function lineChart({ title, x, y, series }: LineChart): string {
     ...across.ticks.flatMap((value) => upAt(across.place(value), value)),
     text(x, (FRAME.left + FRAME.right) / 2, HEIGHT - 14, `text-anchor="middle"`),
     text(y, FRAME.left, FRAME.top - 32, `text-anchor="start"`),
-    ...series.flatMap((line, index) => drawLine(line, index, across, up)),
+    ...series.flatMap((line, index) => drawLine(line, COLOURS[index]!, across, up)),
+    ...series.flatMap(({ name }, index) =>
+      legendEntry(name, COLOURS[index]!, index - series.length)
+    ),
     "</svg>",
     "",
   ].join("\n");
@@ -87,17 +90,22 @@ function upAt(x: number, value: number): string[] {
   ];
 }
 
-/** A line with its marks, and its name in the legend. */
-function drawLine({ name, points }: Series, index: number, across: Axis, up: Axis): string[] {
-  const colour = COLOURS[index % COLOURS.length]!;
+/** A line with its marks. */
+function drawLine({ points }: Series, colour: string, across: Axis, up: Axis): string[] {
   const places = points.map(([x, y]) => [across.place(x), up.place(y)] as const);
-  const legendX = FRAME.right - LEGEND_WIDTH * (index + 1), legendY = FRAME.top - 36;
   return [
     `<polyline points="${places.map((place) => place.join(",")).join(" ")}" fill="none" ` +
     `stroke="${colour}" stroke-width="2"/>`,
     ...places.map(([x, y]) => `<circle cx="${x}" cy="${y}" r="3.5" fill="${colour}"/>`),
-    `<path d="M${legendX} ${legendY}h24" stroke="${colour}" stroke-width="2"/>`,
-    text(name, legendX + 30, legendY + 4, ""),
+  ];
+}
+
+/** What a colour stands for; places count back from the right. */
+function legendEntry(name: string, colour: string, place: number): string[] {
+  const x = FRAME.right + LEGEND_WIDTH * place, y = FRAME.top - 36;
+  return [
+    `<path d="M${x} ${y}h24" stroke="${colour}" stroke-width="2"/>`,
+    text(name, x + 30, y + 4, ""),
   ];
 }
 
