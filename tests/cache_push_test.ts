@@ -126,6 +126,32 @@ Deno.test("what is dirty is pushed every so often", async () => {
   await cache.close();
 });
 
+Deno.test("what was pulled is recorded every so often", async () => {
+  const local = openMemory({ size: MIB });
+  let flushes = 0;
+  const counted = {
+    ...{ size: MIB, blockSize: 1, durable: true, readOnly: false },
+    readAt: (buffer: Uint8Array, offset: number) => local.readAt(buffer, offset),
+    writeAt: (buffer: Uint8Array, offset: number) => local.writeAt(buffer, offset),
+    flush: () => void flushes++,
+    close: () => local.close(),
+    [Symbol.asyncDispose]: () => local[Symbol.asyncDispose](),
+  };
+  const remote = openMemory({ size: MIB });
+  const cache = new CacheStage({
+    ...{ remote, local: counted, chunkSize: 4096 },
+    push: { interval: 1 },
+  });
+  for (const at of [0, 500_000]) {
+    const before = flushes;
+    await readBack(cache, at, 1);
+    await until(() => flushes > before);
+  }
+  await settle();
+  assertEquals(flushes, 2, "Nothing is recorded twice");
+  await cache.close();
+});
+
 Deno.test("a remote that fails fails sync, loses nothing, and is tried again", async () => {
   const { cache, remote, state, gate } = near(MIB, 64 * KIB);
   const bytes = pattern(MIB, 3);
@@ -256,6 +282,9 @@ Deno.test("offline, what is local is read, everything is written, and pushed on 
   gate.hold();
   state.fails = () => true;
   assertEquals(cache.readAt(new Uint8Array(4096), 4096), undefined);
+  await cache.writeAt(pattern(10, 8), 40 * 4096);
+  bytes.set(pattern(10, 8), 40 * 4096);
+  assertEquals(cache.region.dirtyBytes, 4096, "A chunk that is there in part is owed");
   for (
     const [offset, length] of [[100, 50], [9 * 4096, 4096], [20 * 4096 + 7, 3 * 4096]] as const
   ) {

@@ -11,6 +11,11 @@ export class PartialChunks {
   readonly #written = new Map<number, RangeList>();
   #ranges = 0;
 
+  /** How many chunks there are. */
+  get count(): number {
+    return this.#written.size;
+  }
+
   /** How many separate ranges of bytes there are in all chunks: what they take of memory. */
   get rangeCount(): number {
     return this.#ranges;

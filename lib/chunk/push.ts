@@ -305,7 +305,14 @@ export class Pusher {
     } catch (error) {
       failure = { error };
     }
+    this.#tell(failure);
+    // What was pulled meanwhile outlives a crash then; where that fails, a flush or a sync tells.
+    if (this.#region.unrecorded) await this.#region.commit().catch(() => {});
     this.#wait();
+  }
+
+  /** Tells people when pushing in the background begins to fail, and when it works again. */
+  #tell(failure: { error: unknown } | undefined): void {
     if (this.#stopped.signal.aborted || (failure !== undefined) === this.#failing) return;
     this.#failing = failure !== undefined;
     const log = this.#options.log ?? console.warn;
