@@ -71,6 +71,8 @@ export class Pusher {
   #sent: PushRun[] = [];
   #sentBytes = 0;
   #flushing = false;
+  /** Flushes that failed. */
+  #losses = 0;
   /** Whether chunks became clean that the journal may show as dirty. */
   #uncommitted = false;
   #failing = false;
@@ -213,6 +215,7 @@ export class Pusher {
   async #send(run: PushRun, bytes: number): Promise<void> {
     const { states, requestChunks } = this.#region;
     const { from, to, zero } = run;
+    const losses = this.#losses;
     try {
       if (!zero || !await this.#sendZeroes(from, to)) {
         for (let at = from; at < to; at += requestChunks) {
@@ -225,6 +228,8 @@ export class Pusher {
       this.#start = to % states.count;
       throw error;
     }
+    // What the remote took of it before may be gone; it is told by then, to the flush that failed.
+    if (losses !== this.#losses) return states.notPushed(from, to);
     this.#sent.push(run);
     this.#sentBytes += bytes;
   }
@@ -271,6 +276,7 @@ export class Pusher {
       // A remote reports what it lost once: nothing that is there unflushed can be relied on.
       for (const { from, to } of [...covered, ...this.#sent]) states.notPushed(from, to);
       this.#sent = [];
+      this.#losses++;
       throw error;
     } finally {
       this.#flushing = false;
