@@ -40,7 +40,7 @@ class World {
 
   constructor(choose: Chooser) {
     this.choose = choose;
-    this.remote = new RemoteHost(SIZE, new Power({ choose }));
+    this.remote = new RemoteHost(SIZE, new Power({ choose }), () => this.restartRemote());
     const written = this.books.begin(UNIT, UNITS - 2 * CHUNK / UNIT, false);
     this.remote.disk.write(bytesOf(written), written.from * UNIT);
     this.remote.disk.beginFlush()();
@@ -79,14 +79,14 @@ class World {
   }
 
   /** Starts the remote again, where it is off, and checks what it has. */
-  restartRemote(cutAfter: number, failOneIn: number): void {
+  restartRemote(): void {
     const { remote, choose } = this;
     if (!remote.power.off) return;
     if ((this.#remoteCrash ?? someCrash(choose)) === "power") remote.disk.cut(choose);
     this.#remoteCrash = undefined;
     this.books.checkRemote(this.remoteBytes());
-    remote.power = new Power({ choose, cutAfter });
-    remote.power.failOneIn = failOneIn;
+    remote.power = new Power({ choose, cutAfter: choose(2) === 0 ? choose(300) : choose(30) });
+    remote.power.failOneIn = choose(2) * 20;
   }
 
   /** What is at the remote now, durable or not. */
@@ -154,7 +154,7 @@ class Clients {
       else if (what < 13) await this.#discard(from, to);
       else if (what < 14) await this.#flush();
       else if (what < 15) await this.#sync();
-      else if (what < 16) this.#world.restartRemote(choose(300), choose(2) * 20);
+      else if (what < 16) this.#world.restartRemote();
       else await new Promise((resolve) => setTimeout(resolve, choose(30)));
     } catch (error) {
       const expected = [ConnectionError, IntegrityError, SystemError];
@@ -239,7 +239,7 @@ class Clients {
 /** A life of the mount, to a crash most times, and of the remote, to one at times. */
 async function live(world: World): Promise<void> {
   const { choose } = world;
-  if (choose(3) > 0) world.restartRemote(choose(400), choose(2) * 20);
+  if (choose(3) > 0) world.restartRemote();
   const power = new Power({ choose, cutAfter: choose(3) === 0 ? Infinity : choose(300) });
   const durability = choose(2) === 0 ? "local" : "remote";
   let cache: CacheStage | undefined;
@@ -266,7 +266,7 @@ function someCrash(choose: Chooser): Crash {
 /** Without any crash what is owed reaches the remote, and stays there. */
 async function end(world: World): Promise<void> {
   const { choose, remote } = world;
-  world.restartRemote(Infinity, 0);
+  world.restartRemote();
   const power = new Power({ choose });
   remote.power = new Power({ choose });
   const cache = await world.open(power, "local");

@@ -1,6 +1,7 @@
 /**
  * A remote whose server or host crashes and is started again, as a mount sees it over connections:
- * calls fail while it is away, and a flush says once that what was acknowledged before may be lost.
+ * calls fail while it is away, or are sent again when it is back, and a flush says once that what was
+ * acknowledged before may be lost.
  *
  * @module
  */
@@ -18,11 +19,14 @@ export class RemoteHost {
   readonly disk: PowerCutDisk;
   /** Its present life. */
   power: Power;
+  /** Starts it again where it is off. */
+  readonly restart: () => void;
 
   /** Switches a host with a disk of `size` bytes on. */
-  constructor(size: number, power: Power) {
+  constructor(size: number, power: Power, restart: () => void) {
     this.disk = new PowerCutDisk(size);
     this.power = power;
+    this.restart = restart;
   }
 
   /** A session of a mount, which ends with the mount's power. */
@@ -83,23 +87,40 @@ class RemoteSession implements Backend {
     return Promise.resolve();
   }
 
-  /** Calls on the disk of the host as it lives now; its answer is lost where either side ends. */
+  /** Calls on the disk of the host, of its present life or a later one. */
   async #call(action: (disk: Backend) => Awaitable<void>): Promise<void> {
+    const { choose } = this.#mount;
+    for (let patience = choose(2) * choose(20);; patience--) {
+      try {
+        return await this.#callOnce(action);
+      } catch (error) {
+        this.#mount.check();
+        if (!(error instanceof PowerCutError)) throw error;
+        if (patience <= 0 || this.#closed) throw new ConnectionError("The remote is away");
+      }
+      await new Promise((resolve) => setTimeout(resolve, choose(10)));
+      if (choose(4) === 0) this.#host.restart();
+    }
+  }
+
+  /** The call is lost with the connection; an answer that is on its way when a server dies is not. */
+  async #callOnce(action: (disk: Backend) => Awaitable<void>): Promise<void> {
     this.#mount.check();
     const { power, disk } = this.#host;
     if (this.#life !== undefined && this.#life !== power) this.#ledger.connectionLost();
     this.#life = power;
-    try {
-      if (this.#closed) throw new ConnectionError("The connection is closed");
-      power.check();
-      await power.wait();
-      await action(disk.open(power));
-      await power.wait();
-    } catch (error) {
-      this.#mount.check();
-      if (!(error instanceof PowerCutError)) throw error;
-      throw new ConnectionError("The remote is away");
-    }
+    if (this.#closed) throw new ConnectionError("The connection is closed");
+    await this.#travel(power);
+    power.check();
+    await action(disk.open(power));
+    await this.#travel(power);
     this.#mount.check();
+    if (this.#life !== power) throw new PowerCutError();
+  }
+
+  /** Takes some time, or hardly any. */
+  async #travel({ choose }: Power): Promise<void> {
+    if (choose(3) === 0) await new Promise((resolve) => setTimeout(resolve, choose(6)));
+    else await Promise.resolve();
   }
 }
