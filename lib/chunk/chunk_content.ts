@@ -29,8 +29,15 @@ export async function writeChunks(
       end += chunkSize;
     }
     const run = content.subarray(at, end);
-    const wait = zero ? writeZeroRun(backend, run, offset + at) : backend.writeAt(run, offset + at);
-    if (wait !== undefined) waits.push(wait);
+    try {
+      const wait = zero
+        ? writeZeroRun(backend, run, offset + at)
+        : backend.writeAt(run, offset + at);
+      if (wait !== undefined) waits.push(wait);
+    } catch (error) {
+      // Those that are under way are to be waited for first.
+      waits.push(Promise.reject(error));
+    }
     at = end;
   }
   await settleAll(waits);
