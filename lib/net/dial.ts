@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { SystemError } from "../../ffi/errno.ts";
 import { lookup } from "node:dns/promises";
 import {
   ConnectionError,
@@ -68,7 +69,7 @@ export async function dial(address: Address, options: DialOptions = {}): Promise
     // The Unix form takes no signal: a connection that comes late is let go of.
     connecting.then((conn) => conn.close(), () => {});
     throw error instanceof TelemapError ? error : new ConnectionError(
-      `Cannot connect to ${url}: ${error instanceof Error ? error.message : error}`,
+      `Cannot connect to ${url}: ${reasonOf(error)}`,
       { cause: error, ...hintFor(error) },
     );
   } finally {
@@ -96,6 +97,12 @@ async function connect(
   conn.setNoDelay();
   conn.setKeepAlive();
   return conn;
+}
+
+/** Why it failed; what was tried is said already. */
+function reasonOf(error: unknown): string {
+  if (error instanceof SystemError) return error.code;
+  return error instanceof Error ? error.message : `${error}`;
 }
 
 function hintFor(error: unknown): { hint?: string } {
