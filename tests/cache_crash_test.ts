@@ -19,7 +19,7 @@ import { type Crash, RemoteHost } from "./crash_remote.ts";
 import { type Chooser, chooser, Power, PowerCutDisk, PowerCutError } from "./power_cut.ts";
 import { VirtualClock } from "./virtual_clock.ts";
 
-const RUNS = Number(Deno.env.get("TELEMAP_CRASH_RUNS") ?? 60);
+const RUNS = Number(Deno.env.get("TELEMAP_CRASH_RUNS") ?? 100);
 const SEED = Deno.env.get("TELEMAP_CRASH_SEED");
 const CHUNK = 4096, CHUNKS = 12;
 /** The last chunk ends within a sector. */

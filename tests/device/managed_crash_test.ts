@@ -139,9 +139,9 @@ Deno.test({
         const { process, path } = await mount(server.url!, cache, durability, random);
         await using _process = process;
         if (random(2) === 0) books.checkMount(0, await Deno.readFile(path));
-        const programs = Array.from({ length: PROGRAMS }, () => {
-          return useFile(path, books, durability, random);
-        });
+        const programs = Promise.allSettled(
+          Array.from({ length: PROGRAMS }, () => useFile(path, books, durability, random)),
+        );
         await pause(random(300));
         if (random(2) === 0) {
           await server.kill();
@@ -151,7 +151,10 @@ Deno.test({
           await pause(random(200));
         }
         process.kill("SIGKILL");
-        for (const done of await Promise.all(programs)) steps += done;
+        for (const result of await programs) {
+          if (result.status === "rejected") throw result.reason;
+          steps += result.value;
+        }
         await process.end();
         books.crashed();
         if (random(2) === 0) await server.kill();
