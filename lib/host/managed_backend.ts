@@ -73,6 +73,13 @@ export class ManagedBackend extends CacheStage {
     return { size, localBytes, dirtyBytes, pulledBytes, rate, latency, closedInOrder };
   }
 
+  /** Whether nothing goes on by itself now, but for timers that may be late by some ms. */
+  get atRest(): boolean {
+    const { states } = this.region;
+    const pulls = this.#puller !== undefined && !states.complete;
+    return !pulls && states.dirtyCount === 0 && this.fetcher.flights.count === 0;
+  }
+
   /** Begins to fill the cache in the background, once. */
   fill({ workers, first, rateLimit }: FillOptions): void {
     const ranges = first && rangesOf(first);

@@ -84,6 +84,7 @@ class HostWorker {
     });
     // Every protocol tells the reactor of the calls that it waits for.
     reactor.blocking = backend.restsBetweenCalls === true;
+    if (backend instanceof ManagedBackend) reactor.atRest = () => this.#isAtRest(backend);
   }
 
   get facts(): BackendFacts {
@@ -142,6 +143,11 @@ class HostWorker {
   get #managed(): ManagedBackend {
     if (this.#backend instanceof ManagedBackend) return this.#backend;
     throw new UsageError("Cannot ask for the cache of a region that has none");
+  }
+
+  #isAtRest(backend: ManagedBackend): boolean {
+    return backend.atRest &&
+      this.#others.every(({ backend }) => backend.restsBetweenCalls === true);
   }
 
   #offer({ name, description, readOnly }: ExportOptions): Offer {

@@ -3,7 +3,9 @@
  *
  * While nothing asynchronous is in flight, and the reactor may block, it waits inside epoll_wait on
  * its own thread: no promise, no thread hop. Otherwise the wait runs on another thread, and the
- * isolate's event loop goes on (promises, timers, messages, sockets of Deno).
+ * isolate's event loop goes on (promises, timers, messages, sockets of Deno). In between there are
+ * isolates that are at rest but for timers and the like: after an event, what comes next is waited
+ * for here some milliseconds, and on another thread from then on.
  *
  * Waking a sleeping thread costs tens of microseconds on virtual machines. So after each event the
  * reactor polls for a moment before it sleeps, as long as polling keeps paying; an idle reactor
@@ -41,6 +43,8 @@ const TURNS_MAX = 64;
 const POLLS_A_YIELD = 8;
 /** Others that take the core for more ms than this need it, and polling would hold them up. */
 const QUICK_MS = 0.2;
+/** An isolate at rest is held up for at most so many ms in a row. */
+const HELD_UP_MOST_MS = 10;
 /** A sleep below this many ms would have been cheaper as polling. */
 const SHORT_SLEEP_MS = 0.2;
 /** Rounds of the loop without a look at the isolate's event loop. */
@@ -53,6 +57,11 @@ export class Reactor implements Disposable {
    * the background of the isolate without having told {@linkcode Reactor.beginAsync}.
    */
   blocking: boolean;
+  /**
+   * Where it may not hold its isolate up for long: whether nobody there minds some milliseconds now,
+   * while nothing is in flight. Asked before each wait; nobody is at rest unless told.
+   */
+  atRest: () => boolean = () => false;
   readonly #epoll = new Epoll();
   readonly #wake: EventFd;
   readonly #handlers: (ReadyHandler | undefined)[] = [];
@@ -63,6 +72,8 @@ export class Reactor implements Disposable {
   #turns = 0;
   /** When the wait on another thread ends by itself, as `performance.now()` counts. */
   #asleepUntil = -Infinity;
+  /** Until when an isolate at rest may be held up, likewise. */
+  #heldUpUntil = -Infinity;
   #stopped = false;
 
   /** Makes a reactor that another isolate can wake through `wake`. */
@@ -135,7 +146,11 @@ export class Reactor implements Disposable {
   async run(): Promise<void> {
     let rounds = 0;
     while (!this.#stopped) {
-      const count = this.#mayBlock() ? this.#waitHere() : await this.#waitElsewhere();
+      const count = this.#mayBlock()
+        ? this.#waitHere(Infinity)
+        : this.#mayHoldUp()
+        ? this.#waitHere(this.#heldUpUntil)
+        : await this.#waitElsewhere();
       this.#dispatch(count);
       this.#expire();
       if (++rounds === ROUNDS_BEFORE_YIELD) {
@@ -150,7 +165,8 @@ export class Reactor implements Disposable {
     this.#epoll[Symbol.dispose]();
   }
 
-  #waitHere(): number {
+  /** Waits until the moment `end` at most. */
+  #waitHere(end: number): number {
     for (let poll = 1; poll <= this.#polls; poll++) {
       const count = this.#epoll.wait(0);
       if (count > 0) {
@@ -161,12 +177,19 @@ export class Reactor implements Disposable {
     }
     this.#polls = 0;
     const asleep = performance.now();
-    const count = this.#epoll.wait(this.#timeout());
+    const count = this.#epoll.wait(this.#timeout(end));
     if (performance.now() - asleep < SHORT_SLEEP_MS) this.#polls = POLLS_MAX;
     return count;
   }
 
   async #waitElsewhere(): Promise<number> {
+    const count = await this.#waitAside();
+    // The event loop has just turned.
+    if (count > 0) this.#heldUpUntil = performance.now() + HELD_UP_MOST_MS;
+    return count;
+  }
+
+  async #waitAside(): Promise<number> {
     for (let turn = 0; turn <= this.#turns; turn++) {
       const count = this.#epoll.wait(0);
       await eventLoopTurn();
@@ -193,10 +216,16 @@ export class Reactor implements Disposable {
     return this.blocking && this.#inFlight === 0 && this.#messages === 0;
   }
 
-  #timeout(): number {
-    const next = this.#nextDeadline();
-    if (next === undefined) return -1;
-    return Math.min(Math.max(Math.ceil(next.at - performance.now()), 0), 0x7fff_ffff);
+  #mayHoldUp(): boolean {
+    return this.#inFlight === 0 && this.#messages === 0 &&
+      performance.now() < this.#heldUpUntil && this.atRest();
+  }
+
+  /** Milliseconds until the next deadline, or until `end` where that comes before; -1 for ever. */
+  #timeout(end = Infinity): number {
+    const at = Math.min(this.#nextDeadline()?.at ?? Infinity, end);
+    if (at === Infinity) return -1;
+    return Math.min(Math.max(Math.ceil(at - performance.now()), 0), 0x7fff_ffff);
   }
 
   #dispatch(count: number): void {

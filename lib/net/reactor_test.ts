@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { cpuUsage } from "node:process";
+import { setImmediate } from "node:timers";
 import { EPOLL, Epoll, EventFd } from "../../ffi/epoll.ts";
 import { close, Iovec } from "../../ffi/file.ts";
 import { openLibc } from "../../ffi/libc.ts";
@@ -197,6 +198,62 @@ Deno.test("Reactor, blocking, counts a signal for a deadline as no message", asy
   await reactor.run();
   assertEquals(turns, 0, "It blocks again");
   await new Promise((resolve) => setTimeout(resolve, 1));
+});
+
+/** Serves a descriptor that is always ready by `ready`, until a deadline stops the reactor. */
+async function serveReady(
+  atRest: boolean,
+  ready: (reactor: Reactor) => void,
+): Promise<void> {
+  using wake = new EventFd();
+  using reactor = new Reactor(wake);
+  reactor.atRest = () => atRest;
+  const [one, other] = socketpair();
+  reactor.add(one, EPOLL.OUT, () => ready(reactor));
+  reactor.addDeadline(inMs(10_000), () => reactor.stop());
+  await reactor.run();
+  close(one);
+  close(other);
+}
+
+for (const atRest of [false, true]) {
+  const [how, where] = atRest ? ["at rest", "here"] : ["not at rest", "elsewhere"];
+  Deno.test(`Reactor, ${how}, waits ${where}`, async () => {
+    let events = 0, turned = false;
+    const turnedAt: boolean[] = [];
+    await serveReady(atRest, (reactor) => {
+      turnedAt.push(turned);
+      if (++events === 3) reactor.stop();
+      setImmediate(() => turned = true);
+    });
+    assertEquals(turnedAt, [false, !atRest, !atRest]);
+    await new Promise((resolve) => setImmediate(resolve));
+  });
+}
+
+Deno.test("Reactor, at rest, lets the event loop run now and then while events come", async () => {
+  let events = 0, called = false;
+  const timer = setTimeout(() => called = true, 1);
+  await serveReady(true, (reactor) => {
+    if (called || ++events === 1000) reactor.stop();
+    sleep(1);
+  });
+  clearTimeout(timer);
+  assert(called);
+});
+
+Deno.test("Reactor, at rest, lets the event loop run when no event comes", async () => {
+  await withReactor(false, async (reactor) => {
+    reactor.atRest = () => true;
+    const [one, other] = socketpair();
+    reactor.add(one, EPOLL.OUT, () => reactor.modify(one, 0));
+    const began = performance.now();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    assert(performance.now() - began < 1000);
+    reactor.remove(one);
+    close(one);
+    close(other);
+  });
 });
 
 Deno.test("Reactor uses no CPU while idle", async () => {
