@@ -55,7 +55,12 @@ export function describeRoundTrips(trips: readonly RoundTrip[], title: string): 
       ...throughputRows(trips, "write"),
       ownShare(trips, "write", TARGET.WRITE_OF_OWN),
     ],
-    [`First 4 KiB after the mount, ${title} (ms)`, ...latencyRows(trips), latencyVerdict(trips)],
+    [
+      `First 4 KiB after the mount, ${title} (ms)`,
+      ...latencyRows(trips),
+      latencyVerdict(trips, "first", "at the beginning"),
+      latencyVerdict(trips, "last", "at the end, which comes last by itself,"),
+    ],
   ].map((lines) => lines.join("\n"));
 }
 
@@ -114,13 +119,12 @@ function ownShare(trips: readonly RoundTrip[], figure: Figure, target: number): 
   return verdict(`managed at ${worst.rtt} ms, its lowest, of itself at 0 ms`, worst.share, target);
 }
 
-function latencyVerdict(trips: readonly RoundTrip[]): string {
-  const over = trips.map((trip) =>
-    Math.max(middle(trip, "managed", "first"), middle(trip, "managed", "last")) - trip.rtt
-  );
+/** The longest over a round trip that a first page takes of managed mounts. */
+function latencyVerdict(trips: readonly RoundTrip[], figure: Figure, where: string): string {
+  const over = trips.map((trip) => middle(trip, "managed", figure) - trip.rtt);
   const most = Math.max(...over), at = trips[over.indexOf(most)]!.rtt;
   const met = most <= TARGET.OVER_RTT_MS ? "met" : "MISSED";
-  return `  managed takes a round trip and ${most.toFixed(2)} ms at most, at ${at} ms ` +
+  return `  managed ${where} takes a round trip and ${most.toFixed(2)} ms at most, at ${at} ms ` +
     `(target ${TARGET.OVER_RTT_MS} ms: ${met})`;
 }
 
