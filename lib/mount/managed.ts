@@ -63,8 +63,8 @@ export interface ManagedMount extends Mount {
   /**
    * Takes the device away, brings what is dirty to the remote, and closes both.
    *
-   * @throws {DeadlineError} the remote did not take it within `closeMs`: all is closed, and what is
-   * owed stays in the cache. Mounted with the same cache again, it is pushed then.
+   * @throws {DeadlineError} the remote did not take it within `closeMs`: all is closed, and what
+   * was flushed stays in the cache. Mounted with the same cache again, it is pushed then.
    */
   close(): Promise<void>;
 }
@@ -147,7 +147,10 @@ async function pushAtEnd(host: BackendHost, closeMs: number): Promise<void> {
   if (dirtyBytes === 0 || await within(closeMs, host.sync().then(() => true))) return;
   throw new DeadlineError(
     `Cannot bring ${dirtyBytes} bytes to the remote within ${closeMs / 1000} s`,
-    { hint: "they stay in the cache: mount with it again when the remote can be reached" },
+    {
+      hint: "what was flushed stays in the cache: mount with it again when the remote is there; " +
+        "what was written since to parts of chunks that were never fetched may be lost",
+    },
   );
 }
 

@@ -185,6 +185,24 @@ test("regions of a byte, of a page, and of a byte more are whole", async () => {
   }
 });
 
+test("several handlers page in their parts of one slice, and push what was written there", async () => {
+  using directory = temporaryDirectory();
+  const path = `${directory.path}/region`;
+  const content = new Uint8Array(MIB + 777);
+  for (let at = 0; at < content.length; at += 512) content[at] = at / 512 % 251 + 1;
+  await Deno.writeFile(path, content);
+  const options = { backend: `file:${path}`, device: "userfault", as: "slice" } as const;
+  const mount = await mountDirect({ ...options, memory: { handlers: 3 } });
+  assertEquals(mount.bytes, content);
+  for (const at of [0, MIB / 2, MIB + 776]) mount.bytes[at] = content[at] = 255;
+  await mount.sync();
+  assertEquals(await Deno.readFile(path), content);
+  await mount.close();
+  for (const handlers of [0, 1.5, 65]) {
+    await assertRejects(() => mountDirect({ ...options, memory: { handlers } }), UsageError);
+  }
+});
+
 test("what may only be read is not tracked, and written back never", async () => {
   using directory = temporaryDirectory();
   const url = (await fill(`file:${directory.path}/region?size=${SIZE}`)).again!;
