@@ -14,6 +14,7 @@ import type { Protocol } from "../net/channel.ts";
 import { DescriptorChannel } from "../net/descriptor_channel.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
+import type { Controller } from "../rpc/export.ts";
 import { WireServer } from "../rpc/server.ts";
 import type { ExportOptions, ListenOptions, ListenProtocol } from "./protocol.ts";
 
@@ -36,6 +37,8 @@ export interface ListenerOptions extends Omit<ListenOptions, keyof ExportOptions
 export interface Offer extends NbdExport {
   /** Tells the region from others, and this instance of its server from earlier ones. */
   identity: { region: Uint8Array; instance: Uint8Array };
+  /** Takes what clients of the native wire say beside reads and writes. */
+  control?: Controller | undefined;
 }
 
 interface Connection {

@@ -5,9 +5,16 @@
  */
 import { type Awaitable, type Backend, checkRange, checkWritable } from "../backend/backend.ts";
 import type { Extent, Traffic, ZeroOptions } from "../backend/backend.ts";
-import { ClosedError, IntegrityError, RemoteError, UsageError } from "../backend/errors.ts";
+import {
+  ClosedError,
+  IntegrityError,
+  RemoteError,
+  UnsupportedError,
+  UsageError,
+} from "../backend/errors.ts";
 import { appendExtent } from "../backend/extents.ts";
 import { FlushLedger } from "../backend/flush_ledger.ts";
+import { Semaphore } from "../backend/semaphore.ts";
 import { settleAll } from "../backend/settle.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
 import type { Reactor } from "../net/reactor.ts";
@@ -15,7 +22,7 @@ import type { CompressionMode } from "./compression.ts";
 import { ID_BYTES, type ServerHello } from "./hello.ts";
 import { WireLane } from "./lane.ts";
 import { WireRequest } from "./request.ts";
-import { FLAG, LANE, type Lane, LIMIT, TYPE } from "./wire.ts";
+import { FEATURE, FLAG, LANE, type Lane, LIMIT, TYPE } from "./wire.ts";
 
 /** How {@linkcode connectTelemap} connects. */
 export interface ConnectTelemapOptions {
@@ -40,6 +47,23 @@ export interface ConnectTelemapOptions {
   log?: ((line: string) => void) | undefined;
 }
 
+/** How {@linkcode RemoteBackend.control} sends a message. */
+export interface ControlOptions {
+  /** Send it behind large transfers, for large answers; else ahead of them. */
+  bulk?: boolean | undefined;
+  /**
+   * Milliseconds that the answer may take while the server is there and gives other answers;
+   * the request timeout unless told. A message that is passed over for longer is sent again on
+   * another connection, or fails where `onLoss` is "error". However long it is, a server that is
+   * silent altogether is left after the request timeout.
+   */
+  timeout?: number | undefined;
+  /** Gives up, with its reason: what was not sent yet never is. */
+  signal?: AbortSignal | undefined;
+}
+
+/** Messages in flight on one lane. The server holds as much back for each as for a large read. */
+const CONTROL_MOST = 32;
 /** Reads and writes up to this size are urgent: larger transfers do not hold them up. */
 const URGENT_BYTES = 64 << 10;
 /** Larger reads and writes are cut in pieces of this size, many of which are in flight. */
@@ -91,6 +115,8 @@ export class RemoteBackend implements Backend {
   readonly #ledger = new FlushLedger();
   readonly #urgent: WireLane;
   readonly #bulk: WireLane;
+  readonly #urgentControls = new Semaphore(CONTROL_MOST);
+  readonly #bulkControls = new Semaphore(CONTROL_MOST);
   readonly #lost = new Set<WireLane>();
   /** What the server said when it refused a connection the last time. */
   #refusal = "";
@@ -206,6 +232,45 @@ export class RemoteBackend implements Backend {
       }
     }
     return extents;
+  }
+
+  /**
+   * Sends a message of at most 64 KiB to the controller of the export, and answers what that says.
+   * It may reach the controller more than once, as it is repeated when a connection is lost.
+   *
+   * @throws {UnsupportedError} The export has no controller.
+   * @throws {RemoteError} The controller refuses; the code says why.
+   */
+  async control(message: Uint8Array, options: ControlOptions = {}): Promise<Uint8Array> {
+    const { bulk = false, timeout, signal } = options;
+    this.#check(0, 0);
+    if (message.length > LIMIT.CONTROL) {
+      throw new RangeError(
+        `Cannot send a message of ${message.length} bytes as the limit is ${LIMIT.CONTROL}`,
+      );
+    }
+    if (timeout !== undefined && !(timeout > 0)) {
+      throw new RangeError(`Cannot wait ${timeout} ms for an answer`);
+    }
+    if ((this.#server!.features & FEATURE.CONTROL) === 0) {
+      throw new UnsupportedError(`${this.#url} takes no messages for this region`);
+    }
+    signal?.throwIfAborted();
+    const request = new WireRequest(TYPE.CONTROL, 0, 0, message.slice());
+    request.timeout = timeout;
+    const [lane, controls] = bulk
+      ? [this.#bulk, this.#bulkControls]
+      : [this.#urgent, this.#urgentControls];
+    const abort = () => request.reject(signal?.reason);
+    signal?.addEventListener("abort", abort);
+    // A lane that is closed meanwhile throws instead of taking the request.
+    controls.run(async () => await lane.submit(request)).catch((error) => request.reject(error));
+    try {
+      await request.promise;
+      return request.answer;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
   }
 
   /** Milliseconds to the server and back, on the urgent lane, now. */

@@ -100,8 +100,23 @@ export class Exchange implements ReplySink {
     request.sentAt = performance.now();
     this.#inFlight.set(id, request);
     if (type === TYPE.READ) this.#addWish(frame, request);
-    const payload = type === TYPE.WRITE ? this.#addContent(frame, request) : NOTHING;
+    const payload = type === TYPE.WRITE
+      ? this.#addContent(frame, request)
+      : type === TYPE.CONTROL
+      ? addMessage(frame, buffer)
+      : NOTHING;
     this.#connection.send(frame, payload);
+  }
+
+  /**
+   * How long something may be without an answer, in ms, that has been for longer while the server
+   * gave others: what was asked for so much later has its answer already. `deadline` is for all
+   * that say nothing else.
+   */
+  passedOver(deadline: number): number | undefined {
+    for (const { settled, sentAt, timeout = deadline } of this.#inFlight.values()) {
+      if (!settled && this.answeredSentAt - sentAt > timeout) return timeout;
+    }
   }
 
   place(reply: Frame): Uint8Array {
@@ -121,6 +136,7 @@ export class Exchange implements ReplySink {
     if (request?.type === TYPE.EXTENTS && payloadLength <= EXTENTS_BYTES_MAX) {
       return new Uint8Array(payloadLength);
     }
+    if (request?.type === TYPE.CONTROL) return new Uint8Array(payloadLength);
     throw new ProtocolError(`Cannot take ${payloadLength} bytes in reply to a request`);
   }
 
@@ -131,6 +147,8 @@ export class Exchange implements ReplySink {
     else if (request.type === TYPE.READ) this.#completeRead(request, reply, payload, checksum);
     else if (request.type === TYPE.EXTENTS) {
       this.#completeExtents(request, reply, payload, checksum);
+    } else if (request.type === TYPE.CONTROL) {
+      this.#completeControl(request, reply, payload, checksum);
     } else this.#succeed(request);
     // Only now: a reply that breaks the protocol leaves its request unanswered.
     this.#inFlight.delete(reply.id);
@@ -190,9 +208,21 @@ export class Exchange implements ReplySink {
     this.#succeed(request);
   }
 
+  #completeControl(
+    request: WireRequest,
+    reply: Frame,
+    payload: Uint8Array,
+    checksum: number,
+  ): void {
+    if (checksum !== reply.checksum) return this.#repeat(request);
+    request.answer = payload;
+    this.#succeed(request);
+  }
+
   #completeError(request: WireRequest, reply: Frame, payload: Uint8Array): void {
     const code = nameOfCode(reply.code);
-    if (code === "EBADMSG" && request.type === TYPE.WRITE) return this.#repeat(request);
+    const sent = request.type === TYPE.WRITE || request.type === TYPE.CONTROL;
+    if (code === "EBADMSG" && sent) return this.#repeat(request);
     const message = `${this.#options.url} answered: ${decodeMessage(payload)}`;
     request.reject(
       code === "EOPNOTSUPP" ? new UnsupportedError(message) : new RemoteError(code, message),
@@ -209,7 +239,9 @@ export class Exchange implements ReplySink {
   /** Asks for a content that arrived damaged, or sends it, once more. */
   #repeat(request: WireRequest): void {
     if (++request.damaged === 1) return void this.#options.repeat(request);
-    const what = `${request.length} bytes at offset ${request.offset}`;
+    const what = request.type === TYPE.CONTROL
+      ? "A message"
+      : `${request.length} bytes at offset ${request.offset}`;
     request.reject(
       new IntegrityError(
         `${what} arrived damaged twice on the way from or to ${this.#options.url}`,
@@ -267,6 +299,12 @@ export class Exchange implements ReplySink {
     this.#nextId = id === 0xffff_ffff ? 1 : id + 1;
     return this.#inFlight.has(id) ? this.#newId() : id;
   }
+}
+
+function addMessage(frame: Frame, message: Uint8Array): Uint8Array {
+  frame.checksum = contentChecksum(message);
+  frame.payloadLength = message.length;
+  return message;
 }
 
 function transferredAway(): TypeError {

@@ -147,7 +147,7 @@ export class WireLane {
       signal: this.#abort.signal,
       hello: {
         ...{ lane, session, token, name: address.name, attempt: ++this.#attempt },
-        features: FEATURE.CRC32 | FEATURE.ZSTD,
+        features: FEATURE.CRC32 | FEATURE.ZSTD | FEATURE.CONTROL,
         payloadMax: LIMIT.PAYLOAD_MAX,
         inFlightMax: IN_FLIGHT,
       },
@@ -234,15 +234,18 @@ export class WireLane {
     const now = performance.now();
     if (!keepWaiting) this.#giveUpLate(now);
     const connection = this.#connection, exchange = this.#exchange;
-    if (connection === undefined || exchange === undefined) return;
+    if (connection === undefined || exchange === undefined) {
+      // What was given up would be kept for as long as the server is away.
+      this.#queue = this.#queue.filter((request) => !request.settled);
+      return;
+    }
     const { oldest } = exchange;
     const since = oldest?.sentAt ?? connection.lastProgress;
     const silent = oldest !== undefined &&
       now - Math.max(since, connection.lastProgress) > deadline;
-    // Something that was asked for a whole deadline later has its answer already.
-    const passedOver = oldest !== undefined && exchange.answeredSentAt - since > deadline;
-    if (silent || passedOver) {
-      connection.drop(new DeadlineError(`${url} did not answer within ${deadline} ms`));
+    const late = silent ? deadline : exchange.passedOver(deadline);
+    if (late !== undefined) {
+      connection.drop(new DeadlineError(`${url} did not answer within ${late} ms`));
     } else if (now - Math.max(since, this.#pingedAt) > deadline / 3) {
       this.#pingedAt = now;
       this.#ping(exchange);
@@ -262,7 +265,8 @@ export class WireLane {
     const error = new DeadlineError(`${url} did not answer within ${deadline} ms`, {
       ...(this.#lossReason && { hint: this.#lossReason.message, cause: this.#lossReason }),
     });
-    const isLate = (request: WireRequest) => now - request.since > deadline;
+    const isLate = ({ settled, since, timeout = deadline }: WireRequest) =>
+      !settled && now - since > timeout;
     const late = this.#exchange?.unanswered.filter(isLate) ?? [];
     for (const request of [...late, ...this.#queue.filter(isLate)]) request.reject(error);
     this.#queue = this.#queue.filter((request) => !request.settled);

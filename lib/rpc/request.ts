@@ -17,7 +17,7 @@ export class WireRequest {
   readonly offset: number;
   /** Bytes of the region. */
   readonly length: number;
-  /** What a READ fills and a WRITE sends. */
+  /** What a READ fills, and a WRITE or CONTROL sends. */
   readonly buffer: Uint8Array;
   /** Flags that it always has. */
   readonly flags: number;
@@ -37,6 +37,13 @@ export class WireRequest {
   mark = 0;
   /** EXTENTS: the answer. */
   extents: Extent[] = [];
+  /** CONTROL: the answer. */
+  answer: Uint8Array = NOTHING;
+  /**
+   * Milliseconds that it may be without an answer while the server gives others; as long as the
+   * server may be silent unless told.
+   */
+  timeout: number | undefined;
   /** Whether it has its answer. */
   settled = false;
   /** Settles with the answer. */

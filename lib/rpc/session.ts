@@ -163,9 +163,10 @@ export class WireSession implements Protocol {
   #welcome(hello: ClientHello, target: WireExport): void {
     this.#joining = false;
     if (this.#ended) return this.#settled();
-    const { backend, region, instance } = target;
+    const { backend, region, instance, control } = target;
     const readOnly = target.readOnly || backend.readOnly;
-    const features = hello.features & (FEATURE.CRC32 | FEATURE.ZSTD);
+    const known = FEATURE.CRC32 | FEATURE.ZSTD | (control === undefined ? 0 : FEATURE.CONTROL);
+    const features = hello.features & known;
     const limits = {
       payloadMax: Math.min(hello.payloadMax, this.#admission.payloadMax),
       inFlightMax: Math.min(hello.inFlightMax, this.#admission.inFlightMax),
@@ -177,6 +178,7 @@ export class WireSession implements Protocol {
     }));
     this.#transmission = new Transmission(this.#channel, {
       ...{ backend, readOnly, ...limits },
+      control: (features & FEATURE.CONTROL) === 0 ? undefined : control,
       again: () => this.receive(),
       settled: () => this.#settled(),
       bye: () => this.#end(),

@@ -13,12 +13,19 @@ import {
   extentsOf,
   writeZeroes,
 } from "../backend/backend.ts";
-import { errorCode, ProtocolError, ReadOnlyError, UnsupportedError } from "../backend/errors.ts";
+import {
+  errorCode,
+  ProtocolError,
+  ReadOnlyError,
+  TelemapError,
+  UnsupportedError,
+} from "../backend/errors.ts";
 import { isZero } from "../backend/zeroes.ts";
 import type { Channel, Slot } from "../net/channel.ts";
 import { contentChecksum } from "./checksum.ts";
 import { compress, decompress } from "./compression.ts";
 import { DeferredReplies } from "./deferred_replies.ts";
+import type { Controller } from "./export.ts";
 import {
   codeOf,
   decodeFrame,
@@ -35,6 +42,8 @@ import {
 
 /** The backend is asked for the extents of this many bytes at a time, so many times a request. */
 const EXTENTS_STEP = 1 << 30, EXTENTS_STEPS = 1024;
+/** Bytes that the answer of a controller counts for while it is not there. */
+const ANSWER_BYTES = 1 << 20;
 
 /** What a transmission works on, and whom it tells. */
 export interface TransmissionOptions {
@@ -42,6 +51,8 @@ export interface TransmissionOptions {
   backend: Backend;
   /** Refuse writes. */
   readOnly: boolean;
+  /** Takes messages, where that was agreed on. */
+  control: Controller | undefined;
   /** Bytes of the largest payload, as negotiated. */
   payloadMax: number;
   /** Requests in flight, as negotiated. */
@@ -155,6 +166,8 @@ export class Transmission {
         return this.#extents(id, offset, length);
       case TYPE.PING:
         return this.#acknowledge(type, id, offset, length);
+      case TYPE.CONTROL:
+        return this.#control(request);
       case TYPE.BYE:
         this.#stopped = true;
         return this.#options.bye();
@@ -298,6 +311,35 @@ export class Transmission {
     return runs;
   }
 
+  /** Hands a message to the controller, and sends its answer. */
+  #control({ id, checksum, payloadLength }: Frame): void {
+    const { control, payloadMax } = this.#options;
+    if (control === undefined) throw new UnsupportedError("Cannot take messages here");
+    const { input, start } = this.#channel;
+    const message = input.slice(start, start + payloadLength);
+    if (contentChecksum(message) !== checksum) {
+      return this.#sendError(TYPE.CONTROL, id, ERRNO.EBADMSG, "The message arrived damaged");
+    }
+    let answer: Uint8Array = message;
+    const ask = async () => {
+      answer = await control(message);
+      if (answer.length <= payloadMax) return;
+      const { length } = answer;
+      throw new TelemapError(
+        "EMSGSIZE",
+        `Cannot send ${length} bytes over the ${payloadMax} agreed`,
+      );
+    };
+    const send = () => {
+      const { length } = answer;
+      this.#contentHeader(id, 0, 0, 0, length, contentChecksum(answer), TYPE.CONTROL);
+      if (length > 0) this.#channel.queueCopy(answer);
+    };
+    const refuse = (error: unknown) => this.#refuse(TYPE.CONTROL, id, error);
+    const bytes = payloadLength + ANSWER_BYTES;
+    this.#deferred.add({ promise: ask(), bytes, changes: false, send, refuse });
+  }
+
   #checkChange(offset: number, length: number): void {
     if (this.#options.readOnly) throw new ReadOnlyError();
     checkRange(this.#backend.size, offset, length);
@@ -365,11 +407,13 @@ export class Transmission {
 function checkPayload({ type, flags, length, payloadLength }: Frame): void {
   if ((type & REPLY) !== 0) throw new ProtocolError("Cannot take a reply from a client");
   const packed = (flags & FLAG.ZSTD) !== 0;
-  const fits = type !== TYPE.WRITE || (flags & FLAG.ZERO) !== 0
+  const fits = type === TYPE.CONTROL
+    ? payloadLength <= LIMIT.CONTROL
+    : type !== TYPE.WRITE || (flags & FLAG.ZERO) !== 0
     ? payloadLength === 0
     : packed
     ? payloadLength <= length
     : payloadLength === length;
-  if (fits || type > TYPE.BYE) return;
+  if (fits || type > TYPE.CONTROL) return;
   throw new ProtocolError(`Cannot take a request of type ${type} with ${payloadLength} bytes`);
 }

@@ -53,6 +53,11 @@
  * | EXTENTS |                                | a prefix of the range (`encodeExtents`)    |
  * | PING    |                                |                                            |
  * | BYE     |                                |                                            |
+ * | CONTROL | a message, up to 64 KiB        | a message, up to the largest payload       |
+ *
+ * CONTROL is for exports that have more to say than their bytes, such as one that can be migrated:
+ * where both sides have the feature, its messages go to the export's controller, which may take long
+ * to answer. The messages mean nothing here.
  *
  * The payload of a reply with a code is a text for people. A frame whose header is wrong ends the
  * connection, as nothing after it can be trusted; a content whose checksum is wrong is asked for
@@ -78,6 +83,7 @@ export const TYPE = {
   EXTENTS: 6,
   PING: 7,
   BYE: 8,
+  CONTROL: 9,
 } as const;
 
 /** Added to the type of a request in its reply. */
@@ -100,8 +106,8 @@ export const FLAG = {
   ALLOCATE: 16,
 } as const;
 
-/** What both sides must agree on in the hello. */
-export const FEATURE = { CRC32: 1, ZSTD: 2 } as const;
+/** What both sides must agree on in the hello; CONTROL where the export has a controller. */
+export const FEATURE = { CRC32: 1, ZSTD: 2, CONTROL: 4 } as const;
 
 /** Lanes of a session; 0 is reserved. */
 export const LANE = { URGENT: 1, BULK: 2 } as const;
@@ -130,6 +136,8 @@ export const LIMIT = {
   IN_FLIGHT_MIN: 1,
   /** Runs in one EXTENTS reply. */
   EXTENTS: 4096,
+  /** Bytes of the message of a CONTROL request. */
+  CONTROL: 64 << 10,
 } as const;
 
 const TWO_32 = 0x1_0000_0000;

@@ -6,7 +6,7 @@
  */
 import type { Backend } from "../../lib/backend/backend.ts";
 import { StreamChannel } from "../../lib/net/stream_channel.ts";
-import type { WireExport } from "../../lib/rpc/export.ts";
+import type { Controller, WireExport } from "../../lib/rpc/export.ts";
 import { WireServer, type WireServerOptions } from "../../lib/rpc/server.ts";
 import type { WireSession } from "../../lib/rpc/session.ts";
 
@@ -20,6 +20,8 @@ export interface TestWireServerOptions extends Partial<Omit<WireServerOptions, "
   instance?: Uint8Array;
   /** Refuse writes. */
   readOnly?: boolean;
+  /** As in {@linkcode WireExport}. */
+  control?: Controller;
   /** Listen here instead of on a free port of the loopback. */
   socket?: string;
 }
@@ -42,9 +44,9 @@ export class TestWireServer implements AsyncDisposable {
   }
 
   private constructor(options: TestWireServerOptions) {
-    const { backend, readOnly = false, socket, ...rest } = options;
+    const { backend, readOnly = false, socket, control, ...rest } = options;
     const { region = new Uint8Array(16), instance = new Uint8Array(16) } = options;
-    const target: WireExport = { backend, readOnly, region, instance };
+    const target: WireExport = { backend, readOnly, region, instance, control };
     this.#server = new WireServer({
       ...rest,
       lookup: (name) => name === "none" ? undefined : target,
