@@ -58,8 +58,9 @@ export async function openJournal(options: OpenJournalOptions): Promise<CacheJou
 
 /** Where the state of a cache lies, and what tells the cache from another of its name. */
 function placeOf(url: URL | string): { state: string; id: Uint8Array } | undefined {
+  // Which need not say its size.
+  if (/^memory:/i.test(`${url}`)) return undefined;
   const store = parseLocalUrl(url);
-  if (store?.scheme === "memory") return undefined;
   if (store?.scheme !== "file" && store?.scheme !== "dir") {
     throw new UsageError(`Cannot use ${url} as a cache`, {
       hint: "a cache lies in file:, dir: or memory:",

@@ -13,6 +13,7 @@ const DOCUMENTED = [
   "lib/host/open_backend.ts",
   "lib/host/serve.ts",
   "lib/mount/direct.ts",
+  "lib/mount/managed.ts",
   "lib/tracking/tracked_memory.ts",
 ];
 
