@@ -44,6 +44,7 @@ export {
 export { Pattern } from "./lib/backend/pattern.ts";
 export { type ByteRange, RangeList } from "./lib/backend/range_list.ts";
 export { formatSize, parseSize } from "./lib/backend/size.ts";
+export type { ProfileCounts } from "./lib/chunk/access_recorder.ts";
 export { alignBackend } from "./lib/chunk/align.ts";
 export { delayBackend, type DelayOptions } from "./lib/chunk/delay.ts";
 export { guardBackend, type GuardOptions } from "./lib/chunk/guard.ts";

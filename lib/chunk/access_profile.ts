@@ -56,33 +56,61 @@ export function parseProfile(text: string, size: number, name = "the profile"): 
 }
 
 /**
- * Reads a profile for a region of `size` bytes. Throws {@linkcode UsageError} where the file is
- * none, and the errors of `Deno.open`.
+ * Reads a profile for a region of `size` bytes; undefined where there is no such file. Throws
+ * {@linkcode UsageError} where it cannot be read as one.
  */
-export async function readProfile(path: string, size: number): Promise<ByteRange[]> {
-  using file = await Deno.open(path);
-  const { size: bytes, isFile } = await file.stat();
-  if (!isFile || bytes > FILE_BYTES) throw unreadable(path, "it is too large");
-  const content = new Uint8Array(bytes);
-  let length = 0;
-  while (length < bytes) {
-    const count = await file.read(content.subarray(length));
-    if (count === null) break;
-    length += count;
-  }
-  return parseProfile(new TextDecoder().decode(content.subarray(0, length)), size, path);
+export async function readProfile(path: string, size: number): Promise<ByteRange[] | undefined> {
+  const content = await readContent(path);
+  return content && parseProfile(new TextDecoder().decode(content), size, path);
 }
 
-/** Writes a profile, in place of the one that is there only once it is whole. */
+async function readContent(path: string): Promise<Uint8Array | undefined> {
+  try {
+    const { size, isFile } = await Deno.stat(path);
+    if (!isFile) throw unreadable(path, "it is no file");
+    if (size > FILE_BYTES) throw unreadable(path, "it is too large");
+    return await Deno.readFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(`Cannot read ${path} as an access profile: ${messageOf(error)}`);
+  }
+}
+
+/** Writes a profile, in place of the one that is there only once it is whole and on its disk. */
 export async function writeProfile(
   path: string,
   ranges: Iterable<ByteRange>,
   unit: number,
 ): Promise<void> {
-  const draft = `${path}.${crypto.randomUUID()}`;
-  try {
-    await Deno.writeTextFile(draft, formatProfile(ranges, unit), { createNew: true });
+  const text = new TextEncoder().encode(formatProfile(ranges, unit));
+  await withDraft(path, async (draft, file) => {
+    for (let at = 0; at < text.length;) at += await file.write(text.subarray(at));
+    await file.sync();
     await Deno.rename(draft, path);
+  });
+}
+
+/** Throws {@linkcode UsageError} where a profile could not be written. */
+export async function checkWritable(path: string): Promise<void> {
+  try {
+    await withDraft(path, (draft) => Deno.remove(draft));
+  } catch (error) {
+    throw new UsageError(`Cannot record an access profile in ${path}: ${messageOf(error)}`, {
+      hint: "give a path in a directory that can be written",
+    });
+  }
+}
+
+/** Uses a new file beside `path`, which is gone afterwards, or has another name by then. */
+async function withDraft(
+  path: string,
+  use: (draft: string, file: Deno.FsFile) => Promise<void>,
+): Promise<void> {
+  const draft = `${path}.${crypto.randomUUID()}`;
+  using file = await Deno.open(draft, { write: true, createNew: true });
+  try {
+    await use(draft, file);
   } catch (error) {
     await Deno.remove(draft).catch(() => {});
     throw error;
@@ -93,4 +121,8 @@ function unreadable(name: string, why: string): UsageError {
   return new UsageError(`Cannot read ${name} as an access profile: ${why}`, {
     hint: "remove it, and it is recorded anew",
   });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -1,34 +1,15 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { UsageError } from "../backend/errors.ts";
-import { formatProfile, parseProfile, readProfile, writeProfile } from "./access_profile.ts";
-import { AccessRecorder } from "./access_recorder.ts";
+import {
+  checkWritable,
+  formatProfile,
+  parseProfile,
+  readProfile,
+  writeProfile,
+} from "./access_profile.ts";
 
 const UNIT = 4096;
-const layout = { count: 100, chunkSize: UNIT };
-
-Deno.test("first touches are recorded in their order, runs as one", () => {
-  const recorder = new AccessRecorder(layout);
-  recorder.touch(50, 52);
-  recorder.touch(52, 53);
-  recorder.touch(3, 4);
-  recorder.touch(49, 55);
-  assertEquals([...recorder.ranges()], [
-    { offset: 50 * UNIT, length: 3 * UNIT },
-    { offset: 3 * UNIT, length: UNIT },
-    { offset: 49 * UNIT, length: UNIT },
-    { offset: 53 * UNIT, length: 2 * UNIT },
-  ]);
-  assertEquals(recorder.counts, { expected: 0, used: 0, wasted: 0, missed: 0 });
-});
-
-Deno.test("what was expected is compared to what is touched", () => {
-  const expected = [{ offset: 10 * UNIT, length: 4 * UNIT }, { offset: 12 * UNIT, length: UNIT }];
-  const recorder = new AccessRecorder(layout, expected);
-  recorder.touch(12, 15);
-  recorder.touch(12, 13);
-  assertEquals(recorder.counts, { expected: 4, used: 2, wasted: 2, missed: 1 });
-});
 
 const ranges = fc.array(
   fc.tuple(fc.nat(90), fc.integer({ min: 1, max: 10 }))
@@ -83,9 +64,45 @@ Deno.test("a profile takes the place of the one before once it is whole", async 
       await writeProfile(path, list, UNIT);
       assertEquals(await readProfile(path, 100 * UNIT), list);
     }
-    assertEquals([...Deno.readDirSync(directory)].length, 1);
-    await assertRejects(() => readProfile(`${directory}/other`, UNIT), Deno.errors.NotFound);
-    await assertRejects(() => readProfile(directory, UNIT), UsageError);
+    await checkWritable(path);
+    assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name), ["profile"]);
+    assertEquals(await readProfile(`${directory}/other`, UNIT), undefined);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("what is no file, and where none can be, is told of", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(`${directory}/large`, "");
+    await Deno.truncate(`${directory}/large`, 1 << 30);
+    await Deno.symlink("loop", `${directory}/loop`);
+    const reads = {
+      [directory]: "no file",
+      "/dev/null": "no file",
+      large: "too large",
+      loop: "loop",
+    };
+    for (const [name, reason] of Object.entries(reads)) {
+      const path = name.startsWith("/") ? name : `${directory}/${name}`;
+      await assertRejects(() => readProfile(path, UNIT), UsageError, reason);
+    }
+    for (const path of [`${directory}/no/profile`, `${directory}/large/profile`]) {
+      await assertRejects(() => checkWritable(path), UsageError, "Cannot record");
+    }
+    await assertRejects(() => writeProfile(`${directory}/no/profile`, [], UNIT));
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("where a profile cannot take the place, nothing is left behind", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    await Deno.mkdir(`${directory}/profile/taken`, { recursive: true });
+    await assertRejects(() => writeProfile(`${directory}/profile`, [], UNIT));
+    assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name), ["profile"]);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

@@ -7,7 +7,7 @@
  * @module
  */
 import { parseDuration } from "../backend/duration.ts";
-import { parseSize } from "../backend/size.ts";
+import { parseRate } from "../backend/rate.ts";
 import { parseParameters, parseSeed, unusableUrl } from "../backend/url_parameters.ts";
 import { checkDelayOptions, type DelayOptions } from "./delay.ts";
 
@@ -35,7 +35,7 @@ export function parseDelayOptions(url: string, { fragment }: DelayUrl): DelayOpt
   const { rtt, rate, jitter, errors, cuts, seed } = parseParameters(url, fragment.slice(1), names);
   const options: DelayOptions = {
     ...(rtt !== undefined && { rtt: parseDuration(rtt) }),
-    ...(rate !== undefined && { rate: parseRate(url, rate) }),
+    ...(rate !== undefined && { rate: parseRate(rate) }),
     ...(jitter !== undefined && { jitter: parseDuration(jitter) }),
     ...(errors !== undefined && { errors: parseShare(url, errors) }),
     ...(cuts !== undefined && { cuts: parseCuts(url, cuts) }),
@@ -43,11 +43,6 @@ export function parseDelayOptions(url: string, { fragment }: DelayUrl): DelayOpt
   };
   checkDelayOptions(options);
   return options;
-}
-
-function parseRate(url: string, text: string): number {
-  if (text.endsWith("/s")) return parseSize(text.slice(0, -2));
-  throw unusableUrl(url, "rate is not in bytes a second", "write it as in rate=100MB/s");
 }
 
 function parseShare(url: string, text: string): number {

@@ -6,9 +6,12 @@
  */
 import type { Backend } from "../backend/backend.ts";
 import type { ByteRange } from "../backend/range_list.ts";
-import { CacheStage, type Durability } from "../chunk/cache.ts";
+import { settleAll } from "../backend/settle.ts";
+import type { ProfileCounts } from "../chunk/access_recorder.ts";
+import { type CacheOptions, CacheStage, type Durability } from "../chunk/cache.ts";
 import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
 import { openJournal } from "../chunk/journal_file.ts";
+import { KeptProfile } from "../chunk/kept_profile.ts";
 import { Puller } from "../chunk/pull.ts";
 import { openCopyTarget } from "./copy_target.ts";
 
@@ -25,6 +28,12 @@ export interface ManagedOptions {
    * (`local`, unless told), or that the remote has it and has flushed it (`remote`).
    */
   durability?: Durability | undefined;
+  /**
+   * A file for the access profile: what it tells of comes first, in its order, before what other
+   * options ask for. What is read is recorded, and put in its place when the region is closed. Chunks
+   * may have another size than when it was recorded.
+   */
+  profile?: string | undefined;
   /** Refuse writes even where the remote takes them. */
   readOnly?: boolean | undefined;
   /** Give up what the cache holds, also what was not pushed, and begin anew. */
@@ -57,20 +66,30 @@ export interface CacheProgress {
   latency: number;
   /** Whether the cache was closed in order before; else some of it may have been fetched again. */
   closedInOrder: boolean;
+  /** How far the access profile was right so far, where there is one. */
+  profile?: ProfileCounts;
 }
 
 const NOTHING_PULLED = { pulledBytes: 0, rate: 0, latency: 0 };
 
 /** A {@linkcode CacheStage}, as a Worker hosts it. */
 export class ManagedBackend extends CacheStage {
+  readonly #profile: KeptProfile | undefined;
   #puller: Puller | undefined;
+
+  /** As a {@linkcode CacheStage}, whose reads are recorded in the profile. */
+  constructor(options: CacheOptions, profile?: KeptProfile) {
+    super(profile ? { ...options, onRead: (from, to) => profile.touch(from, to) } : options);
+    this.#profile = profile;
+  }
 
   /** How far it is. */
   get progress(): CacheProgress {
     const { size, localBytes, dirtyBytes, journal } = this.region;
     const { pulledBytes, rate, latency } = this.#puller?.progress ?? NOTHING_PULLED;
     const { closedInOrder } = journal.found;
-    return { size, localBytes, dirtyBytes, pulledBytes, rate, latency, closedInOrder };
+    const counts = this.#profile && { profile: this.#profile.counts };
+    return { size, localBytes, dirtyBytes, pulledBytes, rate, latency, closedInOrder, ...counts };
   }
 
   /** Whether nothing goes on by itself now, but for timers that may be late by some ms. */
@@ -82,8 +101,11 @@ export class ManagedBackend extends CacheStage {
 
   /** Begins to fill the cache in the background, once. */
   fill({ workers, first, rateLimit }: FillOptions): void {
-    const ranges = first && rangesOf(first);
-    this.#puller ??= new Puller(this.region, this.fetcher, { workers, ranges, rateLimit });
+    this.#puller ??= new Puller(this.region, this.fetcher, {
+      workers,
+      ranges: this.#inOrder(first),
+      rateLimit,
+    });
   }
 
   /** Begins to fill the cache, and answers when it is full. Throws what the remote throws for long. */
@@ -100,7 +122,13 @@ export class ManagedBackend extends CacheStage {
 
   override async close(): Promise<void> {
     this.#puller?.stop();
-    await super.close();
+    await settleAll([super.close(), this.#profile?.save() ?? Promise.resolve()]);
+  }
+
+  /** What comes first: what the profile tells of, and then what was asked for. */
+  *#inOrder(first: Float64Array | undefined): Generator<ByteRange> {
+    if (this.#profile !== undefined) yield* this.#profile.expected;
+    if (first !== undefined) yield* rangesOf(first);
   }
 }
 
@@ -115,7 +143,8 @@ function* rangesOf(bounds: Float64Array): Generator<ByteRange> {
  * `file:` or `dir:` cache that is not there yet is made. `onLocal` is told of absent bytes
  * `[from, to)` that came to the cache.
  *
- * @throws {UsageError} the cache cannot be one, or belongs to another region.
+ * @throws {UsageError} the cache cannot be one, or belongs to another region; the profile cannot be
+ * one.
  * @throws {SystemError} EAGAIN: the cache is in use by another mount.
  */
 export async function openManaged(
@@ -127,6 +156,9 @@ export async function openManaged(
 ): Promise<ManagedBackend> {
   const { chunkSize = CHUNK_SIZE, durability, readOnly, pushWorkers, pushInterval } = options;
   const { size } = remote;
+  const profile = options.profile === undefined
+    ? undefined
+    : await KeptProfile.open(options.profile, size, chunkSize);
   const local = await openCopyTarget(cacheUrl, size);
   try {
     const journal = await openJournal({
@@ -137,7 +169,7 @@ export async function openManaged(
       remote: { id: remoteId, version: remote.version },
       discard: options.discardCache,
     });
-    return new ManagedBackend({
+    const cache: CacheOptions = {
       remote,
       local,
       chunkSize,
@@ -146,7 +178,8 @@ export async function openManaged(
       readOnly,
       push: { workers: pushWorkers, interval: pushInterval },
       onLocal: (from, to) => onLocal(from * chunkSize, Math.min(to * chunkSize, size)),
-    });
+    };
+    return new ManagedBackend(cache, profile);
   } catch (error) {
     await local.close();
     throw error;

@@ -36,7 +36,10 @@ export interface ManagedMountOptions extends MountOptions, Omit<ManagedOptions, 
    * told, 0 for no filling at all.
    */
   pullWorkers?: number;
-  /** What comes first: a priority for each offset in bytes, higher ones first, or ranges in order. */
+  /**
+   * What comes first, but after what a profile tells of: a priority for each offset in bytes, higher
+   * ones first, or ranges in order.
+   */
   pullPriority?: ((offset: number) => number) | Iterable<ByteRange>;
   /** Fill the cache before anything appears. */
   pullFirst?: boolean;
@@ -96,12 +99,13 @@ export async function mountManaged(options: ManagedMountOptions): Promise<Manage
         "give a URL, or { module, options } that a Worker imports",
     });
   }
+  checkFilling(options);
   const { chunkSize, pushWorkers, pushInterval, durability, readOnly, discardCache } = options;
   const cached = { chunkSize, pushWorkers, pushInterval, durability, readOnly, discardCache };
   const host = await BackendHost.startManaged(
     remote,
     `${local}`,
-    { token, ...cached },
+    { token, profile: options.profile, ...cached },
     (from, to) => hooks.onChunkIsLocal?.(from, to - from),
   );
   try {
@@ -114,14 +118,23 @@ export async function mountManaged(options: ManagedMountOptions): Promise<Manage
   return new CachedMount(mount, host, hooks);
 }
 
-async function beginFilling(host: BackendHost, options: ManagedMountOptions): Promise<void> {
-  const { pullWorkers: workers, pullRate: rateLimit, pullFirst = false } = options;
-  if (workers === 0) {
-    if (!pullFirst) return;
+function checkFilling({ pullWorkers, pullFirst, profile }: ManagedMountOptions): void {
+  if (pullWorkers !== 0) return;
+  if (pullFirst) {
     throw new UsageError("Cannot fill the cache first without anybody who fills it", {
       hint: "leave out pullWorkers, or pullFirst",
     });
   }
+  if (profile !== undefined) {
+    throw new UsageError("Cannot bring first what a profile tells of without anybody who does", {
+      hint: "leave out pullWorkers, or profile",
+    });
+  }
+}
+
+async function beginFilling(host: BackendHost, options: ManagedMountOptions): Promise<void> {
+  const { pullWorkers: workers, pullRate: rateLimit, pullFirst = false } = options;
+  if (workers === 0) return;
   await host.fill({ workers, rateLimit, first: orderOf(options, host.facts.size) });
   if (pullFirst) await host.filled();
 }
