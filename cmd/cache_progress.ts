@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type CacheProgress, formatSize, type ManagedMount } from "../mod.ts";
+import { type CacheProgress, formatSize, type ManagedMount, type ProfileCounts } from "../mod.ts";
 
 /** Ms between looks. */
 const INTERVAL = 1000;
@@ -38,8 +38,8 @@ export class CacheProgressTeller implements Disposable {
     this.#timer = setTimeout(async () => {
       const progress = await this.#mount.progress().catch(() => undefined);
       if (this.#over || progress === undefined) return;
-      const { localBytes, dirtyBytes } = progress;
-      const state = `${localBytes} ${dirtyBytes}`;
+      const { localBytes, dirtyBytes, profile } = progress;
+      const state = `${localBytes} ${dirtyBytes} ${profile?.used} ${profile?.missed}`;
       if (state !== this.#told) this.#tell(progress);
       this.#told = state;
       this.#look();
@@ -60,12 +60,22 @@ function write(text: string): void {
 }
 
 /** The line for a state, e.g. `local 42%  dirty 1536KiB  96 MiB/s  round trip 25 ms`. */
-export function cacheLine({ size, localBytes, dirtyBytes, rate, latency }: CacheProgress): string {
+export function cacheLine(progress: CacheProgress): string {
+  const { size, localBytes, dirtyBytes, rate, latency, profile } = progress;
   const parts = [
     `local ${Math.floor(localBytes / size * 100)}%`,
     `dirty ${formatSize(dirtyBytes)}`,
   ];
   if (rate > 0) parts.push(`${(rate / 2 ** 20).toFixed(0)} MiB/s`);
   if (latency > 0) parts.push(`round trip ${latency.toFixed(latency < 10 ? 1 : 0)} ms`);
+  if (profile !== undefined && profile.expected > 0) {
+    parts.push(`profile ${profile.used} of ${profile.expected} used, ${profile.missed} missed`);
+  }
   return parts.join("  ");
+}
+
+/** What is told in the end of a profile that was used and recorded. */
+export function profileLine({ expected, used, wasted, missed }: ProfileCounts): string {
+  if (expected === 0) return `Profile: ${missed} chunks recorded`;
+  return `Profile: ${used} of ${expected} chunks used, ${wasted} wasted, ${missed} missed`;
 }

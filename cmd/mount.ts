@@ -3,17 +3,16 @@
  *
  * @module
  */
-import { parseDuration } from "../lib/backend/duration.ts";
-import { CacheProgressTeller } from "./cache_progress.ts";
 import {
-  type Durability,
   formatSize,
   type Mount,
   mountDirect,
   mountManaged,
+  type ProfileCounts,
   TelemapError,
-  UsageError,
 } from "../mod.ts";
+import { CACHE_OPTIONS, readCacheOptions } from "./cache_options.ts";
+import { CacheProgressTeller, profileLine } from "./cache_progress.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken, TOKEN_OPTION } from "./token.ts";
@@ -32,6 +31,8 @@ export const mount: Command = defineCommand({
     "ends at once. auto takes the best device that is there; see telemap doctor.\n" +
     "A managed mount keeps what was read and written in a cache, fills that in the background " +
     "and pushes what was written. A cache that was used before goes on where it was.\n" +
+    "A profile is a file that tells in which order the region was read for the first time. What " +
+    "it tells of is fetched first, and in the end it is written anew.\n" +
     "With --json it prints one line for each event, first\n" +
     '{"event":"ready","device":"loop","path":"/dev/loop3","size":268435456}',
   operands: [{ name: "BACKEND", help: "URL of the region", value: "url" }],
@@ -43,41 +44,7 @@ export const mount: Command = defineCommand({
     },
     at: { help: "directory where the fuse file appears", value: "path", label: "PATH" },
     "read-only": { help: "refuse writes" },
-    managed: { help: "keep what was read and written in --cache, and push it later" },
-    cache: {
-      help: "the cache: file:/path or dir:/path; made where it is not there",
-      value: "url",
-      label: "URL",
-    },
-    chunk: {
-      help: "bytes that are fetched at a time",
-      value: "size",
-      label: "SIZE",
-      default: "64KiB",
-    },
-    "pull-workers": {
-      help: "requests that fill the cache at a time; 0 for none",
-      value: "text",
-      label: "N",
-    },
-    "pull-first": { help: "fill the cache before anything appears" },
-    "push-workers": {
-      help: "requests that push at a time; as measured unless given",
-      value: "count",
-      label: "N",
-    },
-    "push-interval": {
-      help: "how often writes go to the remote; 0 for at the end",
-      value: "text",
-      label: "TIME",
-      default: "20s",
-    },
-    durability: {
-      help: "where a flush makes durable what was written",
-      value: ["local", "remote"],
-      default: "local",
-    },
-    "discard-cache": { help: "give up what the cache holds, also what was not pushed" },
+    ...CACHE_OPTIONS,
     "token-file": TOKEN_OPTION,
     json: JSON_OPTION,
   },
@@ -94,6 +61,10 @@ export const mount: Command = defineCommand({
       call: "telemap mount telemap://server:4100 --managed --cache file:/var/cache/region",
       does: "one that is far away, at the speed of the cache",
     },
+    {
+      call: "telemap mount telemap://server:4100 --managed --cache file:/tmp/new --profile boot",
+      does: "the same anew; what is read first this time is there first the next time",
+    },
   ],
   async run([backend], options) {
     using stop = new StopSignals();
@@ -105,14 +76,13 @@ export const mount: Command = defineCommand({
       ...(options.at !== undefined && { at: options.at }),
       ...(token !== undefined && { token }),
     };
-    const managed = options.managed || options.cache !== undefined
-      ? await mountManaged({
-        ...place,
-        remote: backend!,
-        local: cacheOf(options),
-        ...cached(options),
-      })
-      : undefined;
+    const cache = readCacheOptions(options);
+    let profile: ProfileCounts | undefined;
+    const onBeforeClose = async () => {
+      profile = (await managed?.progress().catch(() => undefined))?.profile;
+    };
+    const managed = cache &&
+      await mountManaged({ ...place, remote: backend!, ...cache, hooks: { onBeforeClose } });
     const mounted = managed ?? await mountDirect({ ...place, backend: backend! });
     let lost: Error | undefined;
     try {
@@ -124,48 +94,14 @@ export const mount: Command = defineCommand({
       await closeOnceFree(mounted).catch((error) => lost ??= error);
     }
     if (lost !== undefined) throw lost;
+    if (profile !== undefined) {
+      console.log(
+        options.json ? JSON.stringify({ event: "profile", ...profile }) : profileLine(profile),
+      );
+    }
     if (options.json) console.log(JSON.stringify({ event: "closed" }));
   },
 });
-
-/** The URL of the cache. Throws where only one of both options was given. */
-function cacheOf({ managed, cache }: { managed: boolean; cache: string | undefined }): string {
-  if (managed && cache !== undefined) return cache;
-  const missing = managed ? "--cache" : "--managed";
-  throw new UsageError(`Cannot mount behind a cache without ${missing}`, {
-    hint: "give both: --managed --cache file:/path",
-  });
-}
-
-/** How the cache works, as the options say. */
-function cached(options: {
-  chunk: number;
-  "pull-first": boolean;
-  "pull-workers": string | undefined;
-  "push-workers": number | undefined;
-  "push-interval": string;
-  durability: Durability;
-  "discard-cache": boolean;
-}) {
-  return {
-    chunkSize: options.chunk,
-    pullFirst: options["pull-first"],
-    ...pullWorkersOf(options["pull-workers"]),
-    pushWorkers: options["push-workers"],
-    pushInterval: parseDuration(options["push-interval"]),
-    durability: options.durability,
-    discardCache: options["discard-cache"],
-  };
-}
-
-/** A count that may be 0. */
-function pullWorkersOf(text: string | undefined): { pullWorkers?: number } {
-  if (text === undefined) return {};
-  if (/^[0-9]{1,5}$/.test(text)) return { pullWorkers: Number(text) };
-  throw new UsageError(`Cannot pull by ${JSON.stringify(text)} requests`, {
-    hint: "--pull-workers takes a whole number, 0 or more",
-  });
-}
 
 /** Closes a mount; where somebody uses its device, as soon as nobody does. */
 async function closeOnceFree(mount: Mount): Promise<void> {
