@@ -56,6 +56,15 @@ export async function attach(host: BackendHost, options: AttachOptions): Promise
   return { device: await attachKind(host, kind, options), reason };
 }
 
+/**
+ * Whether this process will map what its host serves, so that the host must live in another one (see
+ * `process_link.ts`); memory that is paged in by userfaultfd has no such need.
+ */
+export function isMapped({ choice, as }: Pick<AttachOptions, "choice" | "as">): boolean {
+  if (as !== "slice" || choice === "userfault") return false;
+  return choice !== "auto" || PROBES.fuse().available || !PROBES.userfault().available;
+}
+
 async function attachKind(
   host: BackendHost,
   kind: DeviceKind,

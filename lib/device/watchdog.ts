@@ -12,8 +12,9 @@ import { processId, processStart } from "../../ffi/process.ts";
 
 /**
  * Once a second it looks whether process $1, which began at $2, still lives: it does not where its entry
- * in /proc is gone or another process's, a zombie's, or has PF_EXITING (4) among its flags. Then it breaks
- * the mount $3 and lets go of loop devices over it.
+ * in /proc is gone or another process's, a zombie's, has PF_EXITING (4) among its flags, or SIGKILL (256)
+ * among the signals that wait for it, as for a thread that the kernel lets touch a page in vain. Then it
+ * breaks the mount $3 and lets go of loop devices over it.
  */
 const SCRIPT = `
 pid=$1 start=$2 mount=$3
@@ -21,6 +22,11 @@ while sleep 1; do
   read -r line < /proc/$pid/stat || break
   set -- \${line##*) }
   [ "$1" != Z ] && [ $(($7 & 4)) -eq 0 ] && [ "\${20}" = "$start" ] || break
+  while read -r key value; do
+    case $key in
+      SigPnd: | ShdPnd:) [ $((0x$value & 256)) -eq 0 ] || break 2 ;;
+    esac
+  done < /proc/$pid/status
 done
 loops=
 for file in /sys/block/loop*/loop/backing_file; do

@@ -1,35 +1,37 @@
 /**
- * Runs a backend in a Worker of its own and has it served there on descriptors: network
- * listeners, the kernel's NBD client, FUSE. What touches the region here never waits for itself.
+ * Runs a backend in a Worker of its own, in this process or another one, and has it served there on
+ * descriptors: network listeners, the kernel's NBD client, FUSE. What touches the region here never
+ * waits for itself.
  *
  * @module
  */
-import { EventFd } from "../../ffi/epoll.ts";
 import type { Backend } from "../backend/backend.ts";
-import { ClosedError, UsageError } from "../backend/errors.ts";
+import { UsageError } from "../backend/errors.ts";
 import { exposeBackend } from "./port.ts";
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
+import type { HostLink } from "./host_link.ts";
+import { ProcessLink } from "./process_link.ts";
 import type {
   BackendFacts,
   ExportOptions,
-  HostAnswer,
-  HostCommand,
-  HostMessage,
   ListenOptions,
   ListenProtocol,
   MemoryOptions,
 } from "./protocol.ts";
 import type { CacheProgress, FillOptions, ManagedOptions } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
-import { unpackError } from "./remote_error.ts";
 import { type BackendSource, isBackend, portable, type PortableSource } from "./source.ts";
-
-type Unnumbered<T> = T extends unknown ? Omit<T, "id"> : never;
+import { WorkerLink } from "./worker_link.ts";
 
 /** How {@linkcode BackendHost.start} opens the backend. */
 export interface HostOptions {
   /** What a server of the native wire wants to see. */
   token?: string | undefined;
+  /**
+   * Whether the Worker runs in a process of its own. It must where this process maps what the host
+   * serves as a device (see `process_link.ts`); not unless told.
+   */
+  apart?: boolean | undefined;
 }
 
 /** Memory of this process that a {@linkcode BackendHost} pages in. */
@@ -50,7 +52,7 @@ export class BackendHost implements AsyncDisposable {
   readonly facts: BackendFacts;
   /** Settles when the Worker is gone; with the error, if it was not closed but failed. */
   readonly ended: Promise<Error | undefined>;
-  readonly #link: WorkerLink;
+  readonly #link: HostLink;
   readonly #source: PortableSource;
   readonly #detached = new Map<number, (error: Error | undefined) => void>();
   readonly #clients = new Map<number, (event: UserfaultClientEvent) => void>();
@@ -61,7 +63,7 @@ export class BackendHost implements AsyncDisposable {
    * there. Throws what opening throws.
    */
   static async start(source: BackendSource, options: HostOptions = {}): Promise<BackendHost> {
-    const link = new WorkerLink();
+    const link = await newLink(options);
     return await BackendHost.#open(link, ...movable(source, options, link));
   }
 
@@ -75,8 +77,8 @@ export class BackendHost implements AsyncDisposable {
     options: HostOptions & ManagedOptions,
     onLocal: (from: number, to: number) => void = () => {},
   ): Promise<BackendHost> {
-    const { token, ...cached } = options;
-    const link = new WorkerLink();
+    const { token, apart, ...cached } = options;
+    const link = await newLink({ apart });
     link.onLocal = onLocal;
     const [there, transfer] = movable(remote, { token }, link);
     const source: PortableSource = { kind: "managed", remote: there, cache, options: cached };
@@ -84,20 +86,20 @@ export class BackendHost implements AsyncDisposable {
   }
 
   static async #open(
-    link: WorkerLink,
+    link: HostLink,
     source: PortableSource,
     transfer: Transferable[],
   ): Promise<BackendHost> {
     try {
-      const { facts } = await link.call({ command: "open", source, wakeFd: link.wakeFd }, transfer);
+      const { facts } = await link.call({ command: "open", source }, transfer);
       return new BackendHost(link, source, facts!);
     } catch (error) {
-      link.terminate();
+      await link.terminate();
       throw error;
     }
   }
 
-  private constructor(link: WorkerLink, source: PortableSource, facts: BackendFacts) {
+  private constructor(link: HostLink, source: PortableSource, facts: BackendFacts) {
     this.#link = link;
     this.#source = source;
     this.facts = facts;
@@ -248,91 +250,19 @@ export class BackendHost implements AsyncDisposable {
     try {
       await this.#link.call({ command: "close", flushMs });
     } finally {
-      this.#link.terminate();
+      await this.#link.terminate();
     }
   }
 }
 
-/** The Worker, and the calls it has not answered. */
-class WorkerLink {
-  onDetached: (fd: number, error: Error | undefined) => void = () => {};
-  onLocal: (from: number, to: number) => void = () => {};
-  onClient: (fd: number, event: UserfaultClientEvent) => void = () => {};
-  onEnd: (error: Error) => void = () => {};
-  /** Where backends of this isolate answer the Worker. */
-  readonly exposed: MessagePort[] = [];
-  readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-  readonly #wake = new EventFd();
-  readonly #pending = new Map<number, PromiseWithResolvers<HostAnswer>>();
-  #nextId = 1;
-  #ended = false;
-
-  constructor() {
-    this.#worker.onmessage = ({ data }: MessageEvent<HostMessage>) => this.#receive(data);
-    this.#worker.onerror = (event) => {
-      event.preventDefault();
-      // Its reactor may wait on another thread: that ends, and leaves the descriptor open.
-      this.#wake.signal();
-      this.#end(new ClosedError(`The Worker of a backend failed: ${event.message}`), false);
-    };
-  }
-
-  get ended(): boolean {
-    return this.#ended;
-  }
-
-  get wakeFd(): number {
-    return this.#wake.fd;
-  }
-
-  call(
-    command: Unnumbered<HostCommand>,
-    transfer: Transferable[] = [],
-  ): Promise<HostAnswer> {
-    if (this.#ended) throw new ClosedError("Cannot use a backend whose Worker has ended");
-    const id = this.#nextId++;
-    const pending = Promise.withResolvers<HostAnswer>();
-    this.#pending.set(id, pending);
-    this.#worker.postMessage({ ...command, id }, transfer);
-    if (command.command !== "open") this.#wake.signal();
-    return pending.promise;
-  }
-
-  terminate(): void {
-    this.#end(new ClosedError("The backend was closed"));
-  }
-
-  #receive(message: HostMessage): void {
-    if ("event" in message && message.event === "local") {
-      return this.onLocal(message.from, message.to);
-    }
-    if ("event" in message) {
-      if (message.event === "client") return this.onClient(message.fd, message.client);
-      const error = message.error === undefined ? undefined : unpackError(message.error);
-      return this.onDetached(message.fd, error);
-    }
-    const pending = this.#pending.get(message.id);
-    this.#pending.delete(message.id);
-    if ("error" in message) pending?.reject(unpackError(message.error));
-    else pending?.resolve(message);
-  }
-
-  #end(error: Error, closeWake = true): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#worker.terminate();
-    if (closeWake) this.#wake[Symbol.dispose]();
-    for (const port of this.exposed) port.close();
-    for (const pending of this.#pending.values()) pending.reject(error);
-    this.#pending.clear();
-    this.onEnd(error);
-  }
+async function newLink({ apart = false }: Pick<HostOptions, "apart">): Promise<HostLink> {
+  return apart ? await ProcessLink.start() : new WorkerLink();
 }
 
 function movable(
   source: BackendSource,
   options: HostOptions,
-  link: WorkerLink,
+  link: HostLink,
 ): [PortableSource, Transferable[]] {
   if (!isBackend(source)) return [portable(source, options.token), []];
   const shared = (source as Backend).share?.();

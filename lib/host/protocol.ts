@@ -57,7 +57,7 @@ export type MemoryOptions =
 
 /** To the Worker. `id` comes back in the answer. */
 export type HostCommand =
-  | { id: number; command: "open"; source: PortableSource; wakeFd: number }
+  | { id: number; command: "open"; source: PortableSource }
   /** Opens one more backend, which is offered by whoever listens afterwards. */
   | { id: number; command: "export"; source: PortableSource; options: ExportOptions }
   | { id: number; command: "listen"; fd: number; protocol: ListenProtocol; options: ListenOptions }
@@ -85,6 +85,11 @@ export type HostCommand =
   | { id: number; command: "flush" }
   /** `flushMs`: how long to try to flush what clients wrote; 0 for not at all. */
   | { id: number; command: "close"; flushMs: number };
+
+type OpenCommand = Extract<HostCommand, { command: "open" }>;
+
+/** As the Worker itself gets them: the first one with the descriptor that is signalled for others. */
+export type WorkerCommand = Exclude<HostCommand, OpenCommand> | OpenCommand & { wakeFd: number };
 
 /** What an answer of the Worker may hold. */
 export interface HostAnswer {

@@ -25,8 +25,8 @@ import type {
   BackendFacts,
   ExportOptions,
   HostAnswer,
-  HostCommand,
   HostMessage,
+  WorkerCommand,
 } from "./protocol.ts";
 import { ManagedBackend } from "./managed_backend.ts";
 import { instanceId, regionId } from "./region_id.ts";
@@ -35,7 +35,7 @@ import type { PortableSource } from "./source.ts";
 
 /** The part of a dedicated Worker's global scope that is used here. */
 interface WorkerScope {
-  onmessage: ((event: MessageEvent<HostCommand>) => void) | null;
+  onmessage: ((event: MessageEvent<WorkerCommand>) => void) | null;
   postMessage(message: HostMessage): void;
   close(): void;
 }
@@ -92,7 +92,7 @@ class HostWorker {
     return { size, blockSize, durable, readOnly, shared: this.#backend.share?.() };
   }
 
-  async perform(command: HostCommand): Promise<HostAnswer | void> {
+  async perform(command: Exclude<WorkerCommand, { command: "open" }>): Promise<HostAnswer | void> {
     this.#reactor.messageArrived();
     switch (command.command) {
       case "listen":
@@ -284,7 +284,7 @@ function tellLocal(from: number, to: number): void {
 let running: RunningReactor | undefined;
 let host: HostWorker | undefined;
 
-async function obey(command: HostCommand): Promise<HostMessage> {
+async function obey(command: WorkerCommand): Promise<HostMessage> {
   const { id } = command;
   try {
     if (command.command !== "open") {

@@ -5,6 +5,7 @@
  * @module
  */
 import { UsageError } from "../backend/errors.ts";
+import { isMapped } from "../device/attach.ts";
 import { BackendHost } from "../host/host.ts";
 import { type BackendSource, isBackend } from "../host/source.ts";
 import { type Mount, mountHost, type MountOptions } from "./mount.ts";
@@ -39,8 +40,7 @@ export async function mountDirect(options: DirectMountOptions): Promise<Mount> {
         "give a URL, or { module, options } that a Worker imports",
     });
   }
-  return await mountHost(
-    await BackendHost.start(options.backend, { token: options.token }),
-    options,
-  );
+  const { backend, token, device: choice = "auto", as = "path" } = options;
+  const host = await BackendHost.start(backend, { token, apart: isMapped({ choice, as }) });
+  return await mountHost(host, options);
 }

@@ -8,6 +8,7 @@
 import { DeadlineError, UsageError } from "../backend/errors.ts";
 import type { ByteRange } from "../backend/range_list.ts";
 import { listPriorities } from "../chunk/pull_order.ts";
+import { isMapped } from "../device/attach.ts";
 import { within } from "../device/deadline.ts";
 import { BackendHost } from "../host/host.ts";
 import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
@@ -105,7 +106,10 @@ export async function mountManaged(options: ManagedMountOptions): Promise<Manage
   const host = await BackendHost.startManaged(
     remote,
     `${local}`,
-    { token, profile: options.profile, ...cached },
+    {
+      ...{ token, profile: options.profile, ...cached },
+      apart: isMapped({ choice: options.device ?? "auto", as: options.as ?? "path" }),
+    },
     (from, to) => hooks.onChunkIsLocal?.(from, to - from),
   );
   try {
