@@ -65,6 +65,8 @@ class HostProcess {
       const { facts, ...answer } = await this.#link.call(here);
       this.#say({ id, ...answer, ...(facts && { facts: reachable(facts) }) });
     } catch (error) {
+      // A Worker that could not open its backend has ended.
+      this.#closed ||= command.command === "open";
       this.#say({ id, error: packError(error) });
     }
   }
