@@ -1,0 +1,285 @@
+/**
+ * The source's side of a handover: what it does with each request of a leecher, and with each end of
+ * its own work. Pure.
+ *
+ * ```text
+ *  target                                         source
+ *    |  SUSPEND epoch e ----------------------------->|  suspends the program, flushes, locks
+ *    |  LAST e 0, 1, … ------------------------------>|  writes and collects the last set
+ *    |<----------------------------------- offer of e |
+ *    |<------------------------------- pieces 0, 1, … |
+ *    |  CONFIRM e ----------------------------------->|  records "given e" durably: the commit
+ *    |<------------------------------------- given e  |  refuses writes for ever
+ *    |  READ, DIGESTS ------------------------------->|
+ *    |  DONE e -------------------------------------->|  records "released e": may let go
+ * ```
+ *
+ * ```text
+ *              suspend             suspended            confirm               recorded
+ *   serving ------------> suspending -------> offered ----------> committing ----------> given
+ *      ^                      |                  |                  |     ^                |
+ *      |       suspendFailed, |           cancel,|                  +-----+           done |
+ *      | resumed     takeBack,|         takeBack,|            recordFailed: again          v
+ *      |      cancel, deadline|          deadline|                                     releasing
+ *      |                      v                  |                                         |
+ *      +----------------- resuming <-------------+                                recorded v
+ *                                                                                      released
+ * ```
+ *
+ * The program may write in serving, suspending and resuming, and nowhere else. From committing on
+ * nothing is taken back: a record whose write failed may be on the disk all the same, so the source
+ * writes it again until it knows that it is, with the program suspended, and says so. Where it
+ * crashes before, the record that is found decides ({@linkcode sourceAfterRestart}).
+ *
+ * Epochs only grow. One that was taken back is burnt, and so is one that was asked about while it was
+ * not offered: the answer "serving" is a promise that it never will be given. Burnt epochs need not
+ * survive a restart, as a SUSPEND holds only for the tracking of the process that it was sent to.
+ *
+ * Requests may come twice and in any order. What is to wait is held, and put to the machine again on
+ * `wake`.
+ *
+ * @module
+ */
+import type { HandoverRecord } from "../backend/handover_record.ts";
+
+/** A region under an epoch, for one leecher. */
+export interface Offer {
+  /** The leecher's id in hexadecimal digits. */
+  readonly leech: string;
+  /** From 1. */
+  readonly epoch: number;
+}
+
+/** Where the source is. `epoch` is the highest that was used or burnt. */
+export type SourceState =
+  /** The program runs. */
+  | { readonly at: "serving"; readonly epoch: number }
+  /** The program is being suspended; it may still write. */
+  | { readonly at: "suspending"; readonly epoch: number; readonly offer: Offer }
+  /** The program is suspended, writes are locked, and the last set is known. */
+  | { readonly at: "offered"; readonly epoch: number; readonly offer: Offer }
+  /** Writes are let through again, and the program is being resumed. */
+  | { readonly at: "resuming"; readonly epoch: number }
+  /** The record "given" is being written: it may hold already. */
+  | { readonly at: "committing"; readonly epoch: number; readonly offer: Offer }
+  /** The region belongs to the leecher; it can be read here, and never be written again. */
+  | { readonly at: "given"; readonly epoch: number; readonly offer: Offer }
+  /** The record "released" is being written. */
+  | { readonly at: "releasing"; readonly epoch: number; readonly offer: Offer }
+  /** The leecher has everything: nobody needs the region here. */
+  | { readonly at: "released"; readonly epoch: number; readonly offer: Offer };
+
+/** What happens to the source. */
+export type SourceEvent =
+  /** A leecher's requests. Those of a track id that is not the present one are refused before. */
+  | { readonly type: "suspend" | "last" | "confirm" | "outcome" | "done"; readonly offer: Offer }
+  | { readonly type: "cancel"; readonly leech: string }
+  /** The end of what {@linkcode SourceAction} began. */
+  | { readonly type: "suspended" | "suspendFailed" | "resumed" }
+  | { readonly type: "recorded" | "recordFailed" }
+  /** The user of the source wants the region back, or closes it. */
+  | { readonly type: "takeBack" }
+  /** Nobody confirmed the offer of this epoch in time, or suspending took too long. */
+  | { readonly type: "deadline"; readonly epoch: number };
+
+/** What the source is to do, in this order. */
+export type SourceAction =
+  /** Run the hook, flush, lock writes, collect the last set; ends in `suspended` or `suspendFailed`. */
+  | "suspend"
+  /** Once a suspension that goes on has ended: let writes through, run the hook; ends in `resumed`. */
+  | "resume"
+  /** Write the record durably, after a pause where that has just failed; ends in `recorded` or not. */
+  | { readonly record: "given" | "released" }
+  /** Refuse writes for ever. */
+  | "fence"
+  /** Answer this request with what it asks for, as the new state has it. */
+  | "answer"
+  /** Refuse this request: EBUSY where it may be made again soon, EPERM where never. */
+  | { readonly refuse: "EBUSY" | "EPERM" }
+  /** Hold this request until `wake`, for as long as its sender waits. */
+  | "wait"
+  /** Put all requests that are held to the machine again. */
+  | "wake";
+
+/** What follows on an event. */
+export interface SourceStep {
+  /** The new state; the same object where nothing changed. */
+  readonly state: SourceState;
+  /** What to do. */
+  readonly actions: readonly SourceAction[];
+}
+
+/** What an OUTCOME tells: `leech` is to whom it is offered or given. */
+export interface Outcome {
+  readonly state: "serving" | "offered" | "given" | "released";
+  readonly epoch: number;
+  readonly leech: string | undefined;
+}
+
+/** What becomes of a state by an event. */
+export function stepSource(state: SourceState, event: SourceEvent): SourceStep {
+  switch (event.type) {
+    case "suspend":
+      return onSuspend(state, event.offer);
+    case "last":
+      return onLast(state, event.offer);
+    case "confirm":
+      return onConfirm(state, event.offer);
+    case "outcome":
+      return step(burn(state, event.offer), "answer");
+    case "done":
+      return onDone(state, event.offer);
+    case "cancel":
+      return onCancel(state, event.leech);
+    case "takeBack":
+      if (isDecided(state)) return refuse(state, "EPERM");
+      return isOpen(state) ? takeBack(state) : step(state);
+    case "deadline":
+      return isOpen(state) && state.offer.epoch === event.epoch ? takeBack(state) : step(state);
+    case "suspended":
+      if (state.at !== "suspending") return step(state);
+      return step({ ...state, at: "offered" }, "wake");
+    case "suspendFailed":
+      return state.at === "suspending" ? takeBack(state) : step(state);
+    case "resumed":
+      return state.at === "resuming" ? step({ ...state, at: "serving" }, "wake") : step(state);
+    case "recorded":
+      return onRecorded(state);
+    case "recordFailed":
+      return onRecordFailed(state);
+  }
+}
+
+/** Where a source begins, by the record that is found. Undefined where it cannot be one. */
+export function sourceAfterRestart(record: HandoverRecord): SourceState | undefined {
+  const { state, epoch, leech } = record;
+  if (state === "owner") return { at: "serving", epoch };
+  if (state !== "given" && state !== "released") return undefined;
+  return { at: state, epoch, offer: { leech, epoch } };
+}
+
+/** What a leecher is told of a state. */
+export function outcomeOf(state: SourceState): Outcome {
+  switch (state.at) {
+    case "serving":
+    case "resuming":
+      return { state: "serving", epoch: state.epoch, leech: undefined };
+    case "suspending":
+    case "offered":
+    case "committing":
+      return { state: "offered", ...state.offer };
+    case "given":
+    case "releasing":
+      return { state: "given", ...state.offer };
+    case "released":
+      return { state: "released", ...state.offer };
+  }
+}
+
+/** Whether the program may write. */
+export function sourceMayWrite(state: SourceState): boolean {
+  return state.at === "serving" || state.at === "suspending" || state.at === "resuming";
+}
+
+type OpenState = Extract<SourceState, { at: "suspending" | "offered" }>;
+type DecidedState = Exclude<SourceState, OpenState | { at: "serving" | "resuming" }>;
+
+/** Whether there is an offer that can be taken back. */
+function isOpen(state: SourceState): state is OpenState {
+  return state.at === "suspending" || state.at === "offered";
+}
+
+/** Whether there is an offer that cannot be taken back any more. */
+function isDecided(state: SourceState): state is DecidedState {
+  return !isOpen(state) && state.at !== "serving" && state.at !== "resuming";
+}
+
+function holds(state: SourceState, { leech, epoch }: Offer): boolean {
+  return "offer" in state && state.offer.leech === leech && state.offer.epoch === epoch;
+}
+
+function onSuspend(state: SourceState, offer: Offer): SourceStep {
+  if (holds(state, offer) && state.at === "suspending") return step(state, "wait");
+  if (holds(state, offer) && state.at === "offered") return step(state, "answer");
+  if (isUsed(state, offer)) return refuse(state, "EPERM");
+  if (state.at !== "serving") return refuse(state, "EBUSY");
+  return step({ at: "suspending", epoch: offer.epoch, offer }, "suspend", "wait");
+}
+
+function onLast(state: SourceState, offer: Offer): SourceStep {
+  if (holds(state, offer) && state.at !== "suspending") return step(state, "answer");
+  if (holds(state, offer)) return step(state, "wait");
+  // It may overtake the SUSPEND that it belongs to.
+  return isUsed(state, offer) ? refuse(state, "EPERM") : step(state, "wait");
+}
+
+function onConfirm(state: SourceState, offer: Offer): SourceStep {
+  if (!holds(state, offer)) return refuse(state, "EPERM");
+  switch (state.at) {
+    case "offered":
+      return step({ ...state, at: "committing" }, { record: "given" }, "wait");
+    case "committing":
+      return step(state, "wait");
+    case "given":
+    case "releasing":
+    case "released":
+      return step(state, "answer");
+    default:
+      return refuse(state, "EPERM");
+  }
+}
+
+function onDone(state: SourceState, offer: Offer): SourceStep {
+  if (!holds(state, offer)) return refuse(state, "EPERM");
+  switch (state.at) {
+    case "given":
+      return step({ ...state, at: "releasing" }, { record: "released" }, "wait");
+    case "releasing":
+      return step(state, "wait");
+    case "released":
+      return step(state, "answer");
+    default:
+      return refuse(state, "EPERM");
+  }
+}
+
+function onCancel(state: SourceState, leech: string): SourceStep {
+  if (!isOpen(state) || state.offer.leech !== leech) return step(state, "answer");
+  const { state: next, actions } = takeBack(state);
+  return step(next, ...actions, "answer");
+}
+
+function onRecorded(state: SourceState): SourceStep {
+  if (state.at === "committing") return step({ ...state, at: "given" }, "fence", "wake");
+  if (state.at === "releasing") return step({ ...state, at: "released" }, "wake");
+  return step(state);
+}
+
+function onRecordFailed(state: SourceState): SourceStep {
+  if (state.at === "committing") return step(state, { record: "given" });
+  if (state.at === "releasing") return step(state, { record: "released" });
+  return step(state);
+}
+
+function takeBack({ epoch }: OpenState): SourceStep {
+  return step({ at: "resuming", epoch }, "resume", "wake");
+}
+
+/** Whether an epoch can never be offered, or not again. */
+function isUsed(state: SourceState, { epoch }: Offer): boolean {
+  return epoch <= state.epoch || isDecided(state) && state.at !== "committing";
+}
+
+/** Sees to it that an epoch which is not open is never given. */
+function burn(state: SourceState, offer: Offer): SourceState {
+  if (offer.epoch <= state.epoch || isDecided(state)) return state;
+  return { ...state, epoch: offer.epoch };
+}
+
+function step(state: SourceState, ...actions: SourceAction[]): SourceStep {
+  return { state, actions };
+}
+
+function refuse(state: SourceState, code: "EBUSY" | "EPERM"): SourceStep {
+  return step(state, { refuse: code });
+}
