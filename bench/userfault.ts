@@ -46,7 +46,8 @@ export async function compareUserfault(rounds: number): Promise<string[]> {
     return [
       ...(await compareResident(file, rounds, "one core")),
       ...(await compareResident(file, rounds, "all cores")),
-      table(await compareRandom(rounds)),
+      table(await compareRandom(rounds, "one core")),
+      table(await compareRandom(rounds, "all cores")),
       table(await compareSequential("memory", filledMemory(REGION), rounds)),
       table(await compareSequential("a file", file, rounds)),
       table(await compareRemoteSequential(remote, rounds)),
@@ -90,17 +91,22 @@ async function compareResident(
 }
 
 /** Scattered faults, where what is around is of no use. */
-async function compareRandom(rounds: number): Promise<Comparison> {
+async function compareRandom(
+  rounds: number,
+  where: "one core" | "all cores",
+): Promise<Comparison> {
   const size = (rounds + 1) * TOUCHES * PAGE;
-  await using around = await mountMemory(filledMemory(size));
-  await using single = await mountMemory(filledMemory(size), PAGE);
+  await using resources = new AsyncDisposableStack();
+  if (where === "one core") resources.use(stayOnOneCore());
+  const around = resources.use(await mountMemory(filledMemory(size)));
+  const single = resources.use(await mountMemory(filledMemory(size), PAGE));
   const contestants = new Map([
     ["default", touching(around.bytes)],
     ["4 KiB a fault", touching(single.bytes)],
   ]);
   const latencies = await alternateTouches(contestants, { size, touches: TOUCHES, rounds });
   const figures = figuresOf(latencies, (values) => values.reduce((sum, us) => sum + us) / TOUCHES);
-  const title = "Random first touches, by faultAround: mean (us)";
+  const title = `Random first touches on ${where}, by faultAround: mean (us)`;
   return { title, figures, better: "lower", subject: "default" };
 }
 
