@@ -37,7 +37,8 @@ import { appendExtent } from "../backend/extents.ts";
 import { CachedRegion, type CachedRegionOptions } from "./cached_region.ts";
 import { ChunkFetcher } from "./fetch.ts";
 import { Puller, type PullOptions } from "./pull.ts";
-import { Pusher, type PushOptions } from "./push.ts";
+import { Keeper } from "./keep.ts";
+import { type DirtySink, Pusher, type PushOptions } from "./push.ts";
 
 /** Where a flush makes durable what was written: in the cache, or at the remote. */
 export type Durability = "local" | "remote";
@@ -46,8 +47,10 @@ export type Durability = "local" | "remote";
 export interface CacheOptions extends CachedRegionOptions {
   /** What {@linkcode CacheStage.flush} promises; default `local`. */
   durability?: Durability | undefined;
-  /** Whether writes are refused; they are, too, where the remote refuses them. */
+  /** Whether writes are refused; they are, too, where the remote refuses them and owns the region. */
   readOnly?: boolean | undefined;
+  /** Whether the cache owns the region: what is written stays here, and is never pushed. */
+  owned?: boolean | undefined;
   /** How dirty chunks go to the remote. */
   push?: PushOptions | undefined;
   /** Told of each read, as the chunks `[from, to)` that it is in. */
@@ -74,7 +77,7 @@ export class CacheStage implements Backend {
   /** Brings chunks from the remote. */
   readonly fetcher: ChunkFetcher;
   /** Brings chunks to the remote. */
-  readonly pusher: Pusher;
+  readonly pusher: DirtySink;
   readonly #durability: Durability;
   readonly #onRead: ((from: number, to: number) => void) | undefined;
   readonly #pullers: Puller[] = [];
@@ -87,7 +90,8 @@ export class CacheStage implements Backend {
     this.#durability = options.durability ?? "local";
     this.#onRead = options.onRead;
     this.size = region.size;
-    this.readOnly = (options.readOnly ?? false) || region.remote.readOnly;
+    const owned = options.owned ?? false;
+    this.readOnly = (options.readOnly ?? false) || (!owned && region.remote.readOnly);
     this.durable = this.#durability === "remote"
       ? region.remote.durable
       : region.local.durable && region.journal.durable;
@@ -97,7 +101,7 @@ export class CacheStage implements Backend {
       this.discard = this.#discard;
     }
     this.fetcher = new ChunkFetcher(region);
-    this.pusher = new Pusher(region, this.fetcher, options.push);
+    this.pusher = owned ? new Keeper(region) : new Pusher(region, this.fetcher, options.push);
   }
 
   readAt(buffer: Uint8Array, offset: number): Awaitable<void> {

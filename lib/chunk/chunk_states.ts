@@ -173,6 +173,16 @@ export class ChunkStates {
     this.notPushed(from, to);
   }
 
+  /** A local chunk becomes absent: what the cache holds of it is out of date. */
+  dropped(chunk: number): void {
+    this.local.delete(chunk);
+    this.#localCount--;
+    if (this.dirty.has(chunk)) this.#dirtyCount--;
+    this.dirty.delete(chunk);
+    this.#moving.delete(chunk);
+    this.#marked.delete(chunk);
+  }
+
   /** The copies of `[from, to)` may not be at the remote: the chunks stay dirty. */
   notPushed(from: number, to: number): void {
     this.#moving.deleteRange(from, to);

@@ -7,11 +7,14 @@ import { settleAll } from "../backend/settle.ts";
 import type { CachedRegion } from "./cached_region.ts";
 import { writeChunks } from "./chunk_content.ts";
 import { Flights } from "./flights.ts";
+import type { ChunkRun } from "./pull_order.ts";
 
 /** A request to the remote that is under way. */
 interface Flight {
   readonly from: number;
   readonly to: number;
+  /** First and behind-last chunk of each run in turn whose content is out of date on its way. */
+  readonly outdated: number[];
   /** Settles when the chunks are local, or could not be had. */
   readonly done: Promise<void>;
 }
@@ -89,14 +92,37 @@ export class ChunkFetcher {
   start(from: number, to: number): Promise<void> {
     const { states } = this.#region;
     states.pulling(from, to);
-    const done = this.#fetch(from, to).finally(() => {
+    const outdated: number[] = [];
+    const done = this.#fetch(from, to, outdated).finally(() => {
       states.notPulling(from, to);
       this.#underWay.delete(flight);
     });
-    const flight = { from, to, done };
+    const flight = { from, to, outdated, done };
     this.#underWay.add(flight);
     this.flights.add(done, this.#region.offsetOf(to) - this.#region.offsetOf(from));
     return done;
+  }
+
+  /**
+   * Makes chunks absent whose content at the remote has changed: also what is on its way now is not
+   * taken. Nobody may write to the cache meanwhile, as that would be lost.
+   */
+  async forget(runs: readonly ChunkRun[]): Promise<void> {
+    const { states, lock, partial } = this.#region;
+    for (const flight of this.#underWay) {
+      for (const { from, to } of runs) {
+        if (from < flight.to && flight.from < to) flight.outdated.push(from, to);
+      }
+    }
+    for (const { from, to } of runs) {
+      // Behind what is being put into the cache at this moment.
+      await lock.exclusive(from, to, () => {
+        for (let chunk = from; chunk < to; chunk++) {
+          partial.delete(chunk);
+          if (states.local.has(chunk)) states.dropped(chunk);
+        }
+      });
+    }
   }
 
   /** Requests what of `[from, to)` is neither local nor on its way; finds who fetches the rest. */
@@ -125,7 +151,7 @@ export class ChunkFetcher {
     }
   }
 
-  async #fetch(from: number, to: number): Promise<void> {
+  async #fetch(from: number, to: number, outdated: readonly number[]): Promise<void> {
     const region = this.#region;
     const startedAt = performance.now();
     const offset = region.offsetOf(from);
@@ -133,7 +159,7 @@ export class ChunkFetcher {
     region.checkOpen();
     await region.remote.readAt(content, offset);
     this.#tell((listener) => listener.onAnswer?.(content.length, startedAt));
-    await region.lock.exclusive(from, to, () => this.#store(content, from, to));
+    await region.lock.exclusive(from, to, () => this.#store(content, from, to, outdated));
     region.buffers.give(content);
   }
 
@@ -142,16 +168,21 @@ export class ChunkFetcher {
   }
 
   /**
-   * Puts what the remote has into the cache, but where something was written meanwhile. The chunks
-   * are held exclusively.
+   * Puts what the remote has into the cache, but where something was written meanwhile, or the
+   * content is out of date. The chunks are held exclusively.
    */
-  async #store(content: Uint8Array, from: number, to: number): Promise<void> {
+  async #store(
+    content: Uint8Array,
+    from: number,
+    to: number,
+    outdated: readonly number[],
+  ): Promise<void> {
     const { states, partial, local, chunkSize } = this.#region;
     const start = this.#region.offsetOf(from);
     for (let at = from; at < to;) {
       this.#region.checkOpen();
       let end = at + 1;
-      if (states.local.has(at)) {
+      if (states.local.has(at) || isIn(outdated, at)) {
         at = end;
         continue;
       }
@@ -159,7 +190,9 @@ export class ChunkFetcher {
         await this.#fillGaps(content, start, at);
         states.written(at);
       } else {
-        while (end < to && !states.local.has(end) && !partial.has(end)) end++;
+        while (
+          end < to && !states.local.has(end) && !partial.has(end) && !isIn(outdated, end)
+        ) end++;
         const run = content.subarray(
           this.#region.offsetOf(at) - start,
           this.#region.offsetOf(end) - start,
@@ -179,4 +212,12 @@ export class ChunkFetcher {
       await local.writeAt(content.subarray(at - start, end - start), at);
     }
   }
+}
+
+/** Whether a chunk lies in one of the runs whose bounds these are. */
+function isIn(bounds: readonly number[], chunk: number): boolean {
+  for (let at = 0; at < bounds.length; at += 2) {
+    if (bounds[at]! <= chunk && chunk < bounds[at + 1]!) return true;
+  }
+  return false;
 }

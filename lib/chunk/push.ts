@@ -42,6 +42,18 @@ export interface PushOptions {
   onPushed?: ((from: number, to: number) => void) | undefined;
 }
 
+/** What becomes of dirty chunks. */
+export interface DirtySink {
+  /** Answers when all that was written before is where it belongs. Throws what keeps it from that. */
+  sync(): Promise<void>;
+  /** A promise for writes to chunks `[from, to)` that have to wait until less is dirty. */
+  room(from: number, to: number): Promise<void> | undefined;
+  /** Begins nothing any more. */
+  stop(): void;
+  /** Answers when nothing is under way any more, after {@linkcode stop}. */
+  idle(): Promise<void>;
+}
+
 const INTERVAL_MS = 20_000;
 const DIRTY_SHARE = 0.5;
 /** With less owed than a second or so of a good network sends, nobody has to wait. */
@@ -54,7 +66,7 @@ const PAUSE_MS = 100;
 const GIVE_WAY_MS = 20;
 
 /** See the module. */
-export class Pusher {
+export class Pusher implements DirtySink {
   readonly #region: CachedRegion;
   readonly #fetcher: ChunkFetcher;
   readonly #options: PushOptions;

@@ -1,0 +1,62 @@
+/**
+ * Digests of the chunks of a backend, made when they are asked for and kept until a chunk is written.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import type { Backend } from "../backend/backend.ts";
+import { Bitmap } from "../backend/bitmap.ts";
+import type { RangeList } from "../backend/range_list.ts";
+
+/** Bytes of a chunk's digest: the first half of its SHA-256. */
+export const CHUNK_DIGEST_BYTES = 16;
+
+/** The digest of a content. */
+export function digestOf(content: Uint8Array): Uint8Array {
+  return new Uint8Array(createHash("sha256").update(content).digest()).slice(0, CHUNK_DIGEST_BYTES);
+}
+
+/** See the module. Takes 16 bytes and a bit a chunk. */
+export class ChunkDigests {
+  readonly #backend: Backend;
+  readonly #chunkSize: number;
+  readonly #count: number;
+  readonly #known: Bitmap;
+  readonly #digests: Uint8Array<ArrayBuffer>;
+  readonly #content: Uint8Array<ArrayBuffer>;
+
+  /** Knows none yet. */
+  constructor(backend: Backend, chunkSize: number) {
+    this.#backend = backend;
+    this.#chunkSize = chunkSize;
+    this.#count = Math.ceil(backend.size / chunkSize);
+    this.#known = new Bitmap(this.#count);
+    this.#digests = new Uint8Array(this.#count * CHUNK_DIGEST_BYTES);
+    this.#content = new Uint8Array(Math.min(chunkSize, backend.size));
+  }
+
+  /** Ranges were written: their digests are to be made anew. */
+  forget(ranges: RangeList): void {
+    for (let index = 0; index < ranges.count; index++) {
+      const from = Math.floor(ranges.start(index) / this.#chunkSize);
+      this.#known.deleteRange(from, Math.ceil(ranges.end(index) / this.#chunkSize));
+    }
+  }
+
+  /** The digests of chunks `[from, to)`, in turn. One call at a time. */
+  async of(from: number, to: number): Promise<Uint8Array<ArrayBuffer>> {
+    const end = Math.min(to, this.#count);
+    for (let chunk = from; chunk < end; chunk++) {
+      if (this.#known.has(chunk)) continue;
+      // Before it is read: what is written meanwhile forgets it again.
+      this.#known.add(chunk);
+      const offset = chunk * this.#chunkSize;
+      const length = Math.min(this.#chunkSize, this.#backend.size - offset);
+      const content = this.#content.subarray(0, length);
+      const reading = this.#backend.readAt(content, offset);
+      if (reading !== undefined) await reading;
+      this.#digests.set(digestOf(content), chunk * CHUNK_DIGEST_BYTES);
+    }
+    return this.#digests.slice(from * CHUNK_DIGEST_BYTES, end * CHUNK_DIGEST_BYTES);
+  }
+}
