@@ -1,0 +1,88 @@
+/**
+ * When to hand over: predicts from the last rounds how long the program would stand still. Pure.
+ *
+ * @module
+ */
+
+/** What becomes of a migration that does not come below its downtime. */
+export type Strategy =
+  /** Go on with rounds until the time is over, then give up. */
+  | "wait"
+  /** Hand over now, and fetch what is missing on demand. */
+  | "force"
+  /** Give up at once. */
+  | "cancel";
+
+/** What is aimed at. */
+export interface DowntimeGoal {
+  /** Milliseconds for which the program may stand still. */
+  maxDowntime: number;
+  /** Milliseconds that may be spent before `strategy` decides. */
+  maxTime: number;
+  /** What happens then, or when rounds get no smaller. */
+  strategy: Strategy;
+}
+
+/** One round: what was written during the one before was copied. */
+export interface Round {
+  /** Bytes that were copied. */
+  bytes: number;
+  /** Milliseconds that it took. */
+  ms: number;
+}
+
+/** What to do next. */
+export type Decision = "round" | "finalize" | "force" | "give up";
+
+/** Rounds without progress after which no more is expected. */
+const IDLE_ROUNDS = 3;
+/** A round that is not smaller than this share of the one before is no progress. */
+const PROGRESS = 0.8;
+/** Round trips of a handover: half of one for the offer, one for the answer to its confirmation. */
+const ROUND_TRIPS = 1.5;
+/** A guess of what suspending and flushing take, in ms. */
+const SUSPEND_MS = 3;
+
+/** Remembers the rounds of one migration. */
+export class Convergence {
+  readonly #goal: DowntimeGoal;
+  #last: Round | undefined;
+  #idle = 0;
+
+  /** Nothing was copied yet. */
+  constructor(goal: DowntimeGoal) {
+    this.#goal = goal;
+  }
+
+  /** Bytes that the last set is expected to have: as many as the last round had. */
+  get expectedBytes(): number {
+    return this.#last?.bytes ?? 0;
+  }
+
+  /** A round is over. */
+  add(round: Round): void {
+    const before = this.#last;
+    const smaller = before === undefined || round.bytes < before.bytes * PROGRESS;
+    this.#idle = smaller ? 0 : this.#idle + 1;
+    this.#last = round;
+  }
+
+  /**
+   * The downtime of a handover now, in ms: what the program writes during a round has to be copied
+   * while it stands still, at the rate of the remote in bytes a ms.
+   */
+  predict(roundTrip: number, rate: number): number {
+    const copying = rate > 0 ? this.expectedBytes / rate : this.expectedBytes > 0 ? Infinity : 0;
+    return ROUND_TRIPS * roundTrip + SUSPEND_MS + copying;
+  }
+
+  /** What to do, so many ms after the beginning. */
+  decide(elapsed: number, roundTrip: number, rate: number): Decision {
+    const { maxDowntime, maxTime, strategy } = this.#goal;
+    if (this.#last !== undefined && this.predict(roundTrip, rate) <= maxDowntime) return "finalize";
+    const isLate = elapsed >= maxTime;
+    if (strategy === "wait") return isLate ? "give up" : "round";
+    if (!isLate && this.#idle < IDLE_ROUNDS) return "round";
+    return strategy === "force" ? "force" : "give up";
+  }
+}

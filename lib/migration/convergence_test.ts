@@ -1,0 +1,45 @@
+import { assertEquals } from "@std/assert";
+import { Convergence } from "./convergence.ts";
+
+const goal = { maxDowntime: 100, maxTime: 10_000, strategy: "force" } as const;
+
+Deno.test("a handover comes when what is left fits into the downtime", () => {
+  const convergence = new Convergence(goal);
+  assertEquals(convergence.decide(0, 10, 1000), "round");
+  convergence.add({ bytes: 1_000_000, ms: 1000 });
+  assertEquals(convergence.decide(1000, 10, 1000), "round");
+  convergence.add({ bytes: 80_000, ms: 80 });
+  assertEquals(convergence.predict(10, 1000), 15 + 3 + 80);
+  assertEquals(convergence.decide(1080, 10, 1000), "finalize");
+});
+
+Deno.test("the round trip counts one and a half times", () => {
+  const convergence = new Convergence(goal);
+  convergence.add({ bytes: 0, ms: 1 });
+  assertEquals(convergence.decide(0, 64, 1000), "finalize");
+  assertEquals(convergence.decide(0, 66, 1000), "round");
+});
+
+Deno.test("rounds that get no smaller, or no time left, have the strategy decide", () => {
+  for (
+    const [strategy, idle, late] of [
+      ["wait", "round", "give up"],
+      ["force", "force", "force"],
+      ["cancel", "give up", "give up"],
+    ] as const
+  ) {
+    const convergence = new Convergence({ ...goal, strategy });
+    const round = { bytes: 1_000_000, ms: 1000 };
+    convergence.add(round);
+    assertEquals(convergence.decide(1000, 10, 1000), "round");
+    assertEquals(convergence.decide(10_000, 10, 1000), late);
+    for (let more = 0; more < 3; more++) convergence.add(round);
+    assertEquals(convergence.decide(4000, 10, 1000), idle);
+  }
+});
+
+Deno.test("nothing is known of the rate: what is to be copied may take for ever", () => {
+  const convergence = new Convergence(goal);
+  convergence.add({ bytes: 1, ms: 1 });
+  assertEquals(convergence.decide(0, 0, 0), "round");
+});

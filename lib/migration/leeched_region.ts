@@ -1,0 +1,150 @@
+/**
+ * The local copy of a region that is still elsewhere: chunks come from the source, go out of date as
+ * they are written there, and are the copy's own from the handover on.
+ *
+ * @module
+ */
+import { UsageError } from "../backend/errors.ts";
+import { CacheStage } from "../chunk/cache.ts";
+import { digestOf } from "../chunk/digests.ts";
+import type { ByteRange, RangeList } from "../backend/range_list.ts";
+import { Puller, type PullOptions } from "../chunk/pull.ts";
+import type { ChunkRun } from "../chunk/pull_order.ts";
+
+/** How a {@linkcode LeechedRegion} is made; as of a cache, which it is. */
+export type LeechedRegionOptions = Omit<
+  ConstructorParameters<typeof CacheStage>[0],
+  "owned" | "push" | "durability" | "readOnly"
+>;
+
+/** What became of chunks that were compared by their digests. */
+export interface Compared {
+  /** Chunks that are equal. */
+  equal: number;
+  /** Chunks that are not. */
+  different: number;
+  /** Chunks that the copy does not have, or has changed itself. */
+  left: number;
+}
+
+/** See the module. Before the handover nobody but the migration may reach it. */
+export class LeechedRegion extends CacheStage {
+  /** Until it is written down that the region is here, once that began. */
+  #owning: Promise<void> | undefined;
+
+  /** Nothing is pulled yet. */
+  constructor(options: LeechedRegionOptions) {
+    super({ ...options, owned: true });
+  }
+
+  /** Bytes of chunks that are still to come. */
+  get absentBytes(): number {
+    return this.size - this.region.localBytes;
+  }
+
+  /** Pulls what is absent, these ranges first, until all is local or it is stopped. */
+  pullFirst(ranges: Iterable<ByteRange>, options: PullOptions = {}): Puller {
+    return this.pull({ ...options, ranges });
+  }
+
+  /** What was written at the source is out of date here. */
+  async forget(ranges: RangeList): Promise<void> {
+    const runs: ChunkRun[] = [];
+    for (let index = 0; index < ranges.count; index++) {
+      const from = this.region.chunkOf(ranges.start(index));
+      runs.push({ from, to: this.region.chunkBehind(ranges.end(index)) });
+    }
+    await this.fetcher.forget(runs);
+  }
+
+  /** Takes a content that came from the source by itself: those chunks of it that are whole. */
+  async store(offset: number, content: Uint8Array): Promise<void> {
+    const { region } = this;
+    const end = offset + content.length;
+    const from = region.chunkBehind(offset);
+    const to = end === region.size ? region.states.count : region.chunkOf(end);
+    if (from >= to) return;
+    await region.lock.exclusive(from, to, async () => {
+      const start = region.offsetOf(from);
+      await region.local.writeAt(
+        content.subarray(start - offset, region.offsetOf(to) - offset),
+        start,
+      );
+      for (let chunk = from; chunk < to; chunk++) {
+        if (!region.states.local.has(chunk)) region.states.arrived(chunk);
+      }
+      region.becameLocal(from, to);
+    });
+  }
+
+  /**
+   * Takes those chunks `[from, from + n)` over that are in the copy from an earlier time, and equal to
+   * the source by the digests of it; of those that are local already, forgets what differs.
+   */
+  async adopt(from: number, digests: readonly Uint8Array[]): Promise<Compared> {
+    const { region } = this;
+    const compared: Compared = { equal: 0, different: 0, left: 0 };
+    for (const [index, digest] of digests.entries()) {
+      const chunk = from + index;
+      await region.lock.exclusive(chunk, chunk + 1, async () => {
+        const equal = await this.#isEqual(chunk, digest);
+        const isLocal = region.states.local.has(chunk);
+        if (equal && !isLocal) {
+          region.states.arrived(chunk);
+          region.becameLocal(chunk, chunk + 1);
+        } else if (!equal && isLocal) region.states.dropped(chunk);
+        compared[equal ? "equal" : "different"]++;
+      });
+    }
+    return compared;
+  }
+
+  /** Compares chunks of the copy, as far as it has not changed them itself, with those digests. */
+  async compare(from: number, digests: readonly Uint8Array[]): Promise<Compared> {
+    const { states } = this.region;
+    const compared: Compared = { equal: 0, different: 0, left: 0 };
+    for (const [index, digest] of digests.entries()) {
+      const chunk = from + index;
+      const isOurs = () => !states.local.has(chunk) || states.dirty.has(chunk);
+      const equal = !isOurs() && await this.#isEqual(chunk, digest);
+      // A write that began meanwhile has made it dirty before it changed anything.
+      if (isOurs()) compared.left++;
+      else compared[equal ? "equal" : "different"]++;
+    }
+    return compared;
+  }
+
+  /** From now on this is the region: what it holds is written down, and outlives the process. */
+  own(record: () => Promise<void>): Promise<void> {
+    const own = async () => {
+      await this.region.commit();
+      await record();
+    };
+    this.#owning = own();
+    return this.#owning;
+  }
+
+  /** Once everything is local: nothing of it depends on the source any more, also after a crash. */
+  async keepAll(): Promise<void> {
+    const { states } = this.region;
+    if (!states.complete) throw new UsageError("Cannot keep a region of which chunks are missing");
+    for (let chunk = 0; chunk < states.count; chunk++) states.written(chunk);
+    await this.region.commit();
+  }
+
+  /** As of a cache; and no sooner than it is written down that the region is here. */
+  override async flush(): Promise<void> {
+    await this.#owning;
+    await super.flush();
+  }
+
+  async #isEqual(chunk: number, digest: Uint8Array): Promise<boolean> {
+    const { local, buffers } = this.region;
+    const offset = this.region.offsetOf(chunk);
+    const content = buffers.take(this.region.offsetOf(chunk + 1) - offset);
+    await local.readAt(content, offset);
+    const own = digestOf(content);
+    buffers.give(content);
+    return own.every((byte, index) => byte === digest[index]);
+  }
+}

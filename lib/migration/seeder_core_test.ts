@@ -1,0 +1,191 @@
+import { openLibc } from "../../ffi/libc.ts";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { openMemory } from "../backend/memory.ts";
+import { errorCode, ReadOnlyError, TelemapError } from "../backend/errors.ts";
+import { RangeList } from "../backend/range_list.ts";
+import { digestOf } from "../chunk/digests.ts";
+import { lockBackend } from "../chunk/lock.ts";
+import { trackBackend } from "../chunk/track.ts";
+import { MESSAGE_LIMIT } from "./messages.ts";
+import { SeederClient } from "./seeder_client.ts";
+import { pieceOf, type SeededProgram, SeederCore } from "./seeder_core.ts";
+
+openLibc();
+
+const CHUNK = 4096, SIZE = 16 * CHUNK;
+
+class Program implements SeededProgram {
+  running = true;
+  records: string[] = [];
+  states: string[] = [];
+  /** Failures of the next records. */
+  failures = 0;
+  suspending: () => Promise<void> = () => Promise.resolve();
+  flush(): void {}
+  async suspend(): Promise<void> {
+    await this.suspending();
+    this.running = false;
+  }
+  resume(): void {
+    this.running = true;
+  }
+  recordGiven(epoch: number): void {
+    if (this.failures-- > 0) throw new Error("the disk is full");
+    this.records.push(`given ${epoch}`);
+  }
+  recordReleased(epoch: number): void {
+    this.records.push(`released ${epoch}`);
+  }
+  onState(state: string): void {
+    this.states.push(state);
+  }
+}
+
+function seed() {
+  const track = trackBackend(openMemory({ size: SIZE }), { chunkSize: CHUNK });
+  const lock = lockBackend(track);
+  const program = new Program();
+  const core = new SeederCore({ lock, track, chunkSize: CHUNK, program, epoch: 0 });
+  const client = (leech: number) =>
+    new SeederClient(
+      { control: (message) => core.control(message.slice()) },
+      new Uint8Array(16).fill(leech),
+    );
+  return { core, lock, program, client };
+}
+
+const timeout = 10_000;
+
+Deno.test("a region is given once, with what was written last, and refuses writes from then on", async () => {
+  const { core, lock, program, client } = seed();
+  const leecher = client(1);
+  await lock.writeAt(new Uint8Array(CHUNK), 0);
+  const { trackId, epoch } = await leecher.track({ chunkSize: CHUNK });
+  await lock.writeAt(new Uint8Array(CHUNK).fill(9), 5 * CHUNK);
+  const offer = await leecher.suspend({ trackId, generation: 0, epoch: epoch + 1, timeout });
+  assertEquals([...offer.ranges.bounds()], [5 * CHUNK, 6 * CHUNK]);
+  assertEquals([program.running, core.state], [false, "offered"]);
+  const piece = await leecher.last({ epoch: 1, index: 0 });
+  assertEquals([piece.offset, piece.content[0]], [5 * CHUNK, 9]);
+  assertEquals((await leecher.last({ epoch: 1, index: 1 })).content.length, 0);
+  const given = await leecher.confirm({ epoch: 1 });
+  assertEquals([given.state, given.epoch], ["given", 1]);
+  assertThrows(() => lock.writeAt(new Uint8Array(1), 0), ReadOnlyError, "given away");
+  assertEquals((await leecher.confirm({ epoch: 1 })).state, "given");
+  assertEquals((await leecher.done({ epoch: 1 })).state, "released");
+  assertEquals(program.records, ["given 1", "released 1"]);
+  await assertRejects(() => core.takeBack(), TelemapError, "given away");
+});
+
+Deno.test("an offer that nobody confirms is taken back, and cannot be confirmed any more", async () => {
+  const { core, lock, program, client } = seed();
+  const leecher = client(1);
+  const { trackId } = await leecher.track({ chunkSize: CHUNK });
+  await leecher.suspend({ trackId, generation: 0, epoch: 1, timeout: 20 });
+  // Held until the offer is over.
+  await lock.writeAt(new Uint8Array(1), 0);
+  await core.takeBack();
+  assertEquals([core.state, program.running], ["serving", true]);
+  const error = await assertRejects(() => leecher.confirm({ epoch: 1 }));
+  assertEquals(errorCode(error), "EPERM");
+  const again = await assertRejects(() =>
+    leecher.suspend({ trackId, generation: 1, epoch: 1, timeout })
+  );
+  assertEquals(errorCode(again), "EPERM");
+  assertEquals((await leecher.suspend({ trackId, generation: 1, epoch: 2, timeout })).epoch, 2);
+  core.close();
+});
+
+Deno.test("a leecher that cancels has the program go on at once", async () => {
+  const { core, program, client } = seed();
+  const leecher = client(1);
+  const { trackId } = await leecher.track({ chunkSize: CHUNK });
+  await leecher.suspend({ trackId, generation: 0, epoch: 1, timeout });
+  assertEquals((await leecher.cancel()).state, "serving");
+  assertEquals([core.state, program.running], ["serving", true]);
+});
+
+Deno.test("what is offered to one is not offered to another", async () => {
+  const { core, client } = seed();
+  const one = client(1), other = client(2);
+  const { trackId } = await one.track({ chunkSize: CHUNK });
+  await other.track({ chunkSize: CHUNK });
+  await one.suspend({ trackId, generation: 0, epoch: 1, timeout });
+  const busy = await assertRejects(() =>
+    other.suspend({ trackId, generation: 0, epoch: 2, timeout })
+  );
+  assertEquals(errorCode(busy), "EBUSY");
+  assertEquals(errorCode(await assertRejects(() => other.confirm({ epoch: 1 }))), "EPERM");
+  await other.cancel();
+  assertEquals((await one.confirm({ epoch: 1 })).state, "given");
+  core.close();
+});
+
+Deno.test("a question that is repeated has one answer, and suspends once", async () => {
+  const { core, program, client } = seed();
+  const leecher = client(1);
+  const { trackId } = await leecher.track({ chunkSize: CHUNK });
+  const ask = () => leecher.suspend({ trackId, generation: 0, epoch: 1, timeout });
+  const [first, second] = await Promise.all([ask(), ask()]);
+  assertEquals(first, second);
+  assertEquals(await ask(), first);
+  assertEquals(program.states.filter((state) => state === "suspending").length, 1);
+  core.close();
+});
+
+Deno.test("a program that does not suspend in time goes on", async () => {
+  const { core, program, client } = seed();
+  const leecher = client(1);
+  program.suspending = () => new Promise(() => {});
+  const { trackId } = await leecher.track({ chunkSize: CHUNK });
+  const late = await assertRejects(() =>
+    leecher.suspend({ trackId, generation: 0, epoch: 1, timeout: 10 })
+  );
+  assertEquals([errorCode(late), core.state, program.running], ["ETIMEDOUT", "serving", true]);
+});
+
+Deno.test("a record that cannot be written is tried again, and nothing is taken back meanwhile", async () => {
+  const { core, program, client } = seed();
+  const leecher = client(1);
+  program.failures = 2;
+  const { trackId } = await leecher.track({ chunkSize: CHUNK });
+  await leecher.suspend({ trackId, generation: 0, epoch: 1, timeout });
+  const giving = leecher.confirm({ epoch: 1 });
+  await assertRejects(() => core.takeBack(), TelemapError, "given away");
+  assertEquals((await giving).state, "given");
+  assertEquals([program.running, program.records.length], [false, 1]);
+});
+
+Deno.test("who was told by another seeder has to begin anew", async () => {
+  const { client } = seed();
+  const leecher = client(1);
+  await leecher.track({ chunkSize: CHUNK });
+  const trackId = new Uint8Array(16);
+  const stale = await assertRejects(() => leecher.dirty({ trackId, generation: 0 }));
+  assertEquals(errorCode(stale), "ESTALE");
+});
+
+Deno.test("digests are of what the region holds, also after it was written", async () => {
+  const { lock, client } = seed();
+  const leecher = client(1);
+  const { trackId } = await leecher.track({ chunkSize: CHUNK });
+  const zeroes = digestOf(new Uint8Array(CHUNK));
+  assertEquals((await leecher.digests({ chunk: 15, count: 9 })).digests, zeroes);
+  const content = new Uint8Array(CHUNK).fill(5);
+  await lock.writeAt(content, 15 * CHUNK);
+  await leecher.dirty({ trackId, generation: 0 });
+  assertEquals((await leecher.digests({ chunk: 15, count: 1 })).digests, digestOf(content));
+});
+
+Deno.test("pieces cover ranges, each in one of them", () => {
+  const { PIECE } = MESSAGE_LIMIT;
+  const ranges = RangeList.fromBounds(
+    Float64Array.of(0, PIECE + 1, 5 * PIECE, 6 * PIECE),
+  );
+  assertEquals([0, 1, 2, 3].map((index) => pieceOf(ranges, index)), [
+    { offset: 0, length: PIECE },
+    { offset: PIECE, length: 1 },
+    { offset: 5 * PIECE, length: PIECE },
+    undefined,
+  ]);
+});
