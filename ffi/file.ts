@@ -63,6 +63,13 @@ const symbols = libc({
   fdatasync: { parameters: ["i32"], result: "i32" },
   // int fsync(int fd), off this thread: it waits for a device, which this process may serve
   fsyncAsync: { name: "fsync", parameters: ["i32"], result: "i32", nonblocking: true },
+  // int sync_file_range(int fd, off64_t offset, off64_t nbytes, unsigned int flags), off this thread
+  syncFileRangeAsync: {
+    name: "sync_file_range",
+    parameters: ["i32", "i64", "i64", "u32"],
+    result: "i32",
+    nonblocking: true,
+  },
   // int syncfs(int fd), off this thread
   syncfsAsync: { name: "syncfs", parameters: ["i32"], result: "i32", nonblocking: true },
   // int flock(int fd, int operation)
@@ -165,6 +172,17 @@ export function fdatasync(fd: number): number {
 /** fsync(2) off this thread; answers whether all that was written is durable (errno is lost). */
 export async function fsyncAsync(fd: number): Promise<boolean> {
   return await symbols().fsyncAsync(fd) === 0;
+}
+
+/** SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER of linux/fs.h. */
+const WRITE_BACK_AND_WAIT = 7;
+
+/**
+ * sync_file_range(2) off this thread: answers whether all pages of a file or device that were dirty
+ * are written to what serves it, which need not have made them durable (errno is lost).
+ */
+export async function writeBackAsync(fd: number): Promise<boolean> {
+  return await symbols().syncFileRangeAsync(fd, 0n, 0n, WRITE_BACK_AND_WAIT) === 0;
 }
 
 /**

@@ -9,7 +9,11 @@ import type { Backend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
 import { exposeBackend } from "./port.ts";
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
+import type { FinalizeOptions, MigrationMetrics } from "../migration/leecher_core.ts";
+import type { SeederCore } from "../migration/seeder_core.ts";
 import type { HostLink } from "./host_link.ts";
+import type { LeechOptions, SeedOptions } from "./migrating_backend.ts";
+import { packError } from "./remote_error.ts";
 import { ProcessLink } from "./process_link.ts";
 import type {
   BackendFacts,
@@ -17,6 +21,7 @@ import type {
   ListenOptions,
   ListenProtocol,
   MemoryOptions,
+  ProgramRequest,
 } from "./protocol.ts";
 import type { CacheProgress, FillOptions, ManagedOptions } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
@@ -83,6 +88,39 @@ export class BackendHost implements AsyncDisposable {
     const [there, transfer] = movable(remote, { token }, link);
     const source: PortableSource = { kind: "managed", remote: there, cache, options: cached };
     return await BackendHost.#open(link, source, transfer);
+  }
+
+  /**
+   * Opens a region that can be given to another host, with chunks of so many bytes; see
+   * {@linkcode BackendHost.seed}. Throws what opening throws.
+   */
+  static async startSeeded(
+    source: BackendSource,
+    options: HostOptions & SeedOptions,
+  ): Promise<BackendHost> {
+    const { token, apart, chunkSize } = options;
+    const link = await newLink({ apart });
+    const [there, transfer] = movable(source, { token }, link);
+    return await BackendHost.#open(
+      link,
+      { kind: "seeded", source: there, options: { chunkSize } },
+      transfer,
+    );
+  }
+
+  /**
+   * Begins to bring a region here from a seeder, into a cache that is named by a `file:`, `dir:` or
+   * `memory:` URL. Until {@linkcode BackendHost.finalize}, whoever uses it waits. Throws what opening
+   * throws.
+   */
+  static async startLeeched(
+    url: string,
+    cache: string,
+    options: HostOptions & LeechOptions,
+  ): Promise<BackendHost> {
+    const { token, apart, ...leech } = options;
+    const source: PortableSource = { kind: "leeched", url, token, cache, options: leech };
+    return await BackendHost.#open(await newLink({ apart }), source, []);
   }
 
   static async #open(
@@ -225,6 +263,49 @@ export class BackendHost implements AsyncDisposable {
   /** Of a managed backend: how far its cache is. */
   async progress(): Promise<CacheProgress> {
     return (await this.#link.call({ command: "progress" })).progress!;
+  }
+
+  /** Of a seeded or leeched backend: lets others take it over; the program does what they need. */
+  async seed(
+    program: Record<ProgramRequest, () => Promise<void>>,
+    onState: (state: SeederCore["state"]) => void,
+  ): Promise<void> {
+    this.#link.onSeeder = onState;
+    this.#link.onAsk = async (ask, what) => {
+      const error = await program[what]().then(() => undefined, packError);
+      if (!this.#link.ended) await this.#link.call({ command: "did", ask, error });
+    };
+    await this.#link.call({ command: "seed" });
+  }
+
+  /** Takes back what is offered to somebody. */
+  async takeBack(): Promise<void> {
+    await this.#link.call({ command: "take-back" });
+  }
+
+  /** Of a leeched backend: answers when all of it was copied once. */
+  async copied(): Promise<void> {
+    await this.#link.call({ command: "copied" });
+  }
+
+  /** Of a leeched backend: takes it over. */
+  async finalize(options: FinalizeOptions): Promise<void> {
+    await this.#link.call({ command: "finalize", options });
+  }
+
+  /** Of a leeched backend that is taken over: answers when its source is needed no more. */
+  async completed(): Promise<void> {
+    await this.#link.call({ command: "completed" });
+  }
+
+  /** Of a leeched backend: lets go of it, as it will not be taken over. */
+  async abandon(): Promise<void> {
+    await this.#link.call({ command: "abandon" });
+  }
+
+  /** Of a leeched backend: how far it is. */
+  async migration(): Promise<MigrationMetrics> {
+    return (await this.#link.call({ command: "migration" })).migration!;
   }
 
   /** Flushes the backend. */

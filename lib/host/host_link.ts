@@ -7,7 +7,8 @@
 import type { Awaitable } from "../backend/backend.ts";
 import { ClosedError } from "../backend/errors.ts";
 import type { UserfaultClientEvent } from "../userfault/listener.ts";
-import type { HostAnswer, HostCommand, HostMessage } from "./protocol.ts";
+import type { SeederCore } from "../migration/seeder_core.ts";
+import type { HostAnswer, HostCommand, HostMessage, ProgramRequest } from "./protocol.ts";
 import { unpackError } from "./remote_error.ts";
 
 /** A command as a caller gives it. */
@@ -21,6 +22,10 @@ export abstract class HostLink {
   onLocal: (from: number, to: number) => void = () => {};
   /** Called when something happens to a client of a listening socket. */
   onClient: (fd: number, event: UserfaultClientEvent) => void = () => {};
+  /** Called when a seeder wants the program to do something. */
+  onAsk: (ask: number, what: ProgramRequest) => void = () => {};
+  /** Called when the handover of a seeded region goes on. */
+  onSeeder: (state: SeederCore["state"]) => void = () => {};
   /** Called once when the link is over. */
   onEnd: (error: Error) => void = () => {};
   /** Where backends of this isolate answer the Worker. */
@@ -52,18 +57,28 @@ export abstract class HostLink {
 
   /** Takes what came from the Worker. */
   protected receive(message: HostMessage): void {
-    if ("event" in message && message.event === "local") {
-      return this.onLocal(message.from, message.to);
-    }
-    if ("event" in message) {
-      if (message.event === "client") return this.onClient(message.fd, message.client);
-      const error = message.error === undefined ? undefined : unpackError(message.error);
-      return this.onDetached(message.fd, error);
-    }
+    if ("event" in message) return this.#tell(message);
     const pending = this.#pending.get(message.id);
     this.#pending.delete(message.id);
     if ("error" in message) pending?.reject(unpackError(message.error));
     else pending?.resolve(message);
+  }
+
+  #tell(message: Extract<HostMessage, { event: string }>): void {
+    switch (message.event) {
+      case "local":
+        return this.onLocal(message.from, message.to);
+      case "client":
+        return this.onClient(message.fd, message.client);
+      case "ask":
+        return this.onAsk(message.ask, message.what);
+      case "seeder":
+        return this.onSeeder(message.state);
+      case "detached": {
+        const error = message.error === undefined ? undefined : unpackError(message.error);
+        return this.onDetached(message.fd, error);
+      }
+    }
   }
 
   /** The link is over: whoever waits for an answer gets the error. Answers whether it was not before. */

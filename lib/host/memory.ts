@@ -87,6 +87,11 @@ export class HostedMemory {
     await this.#find(fd).pusher?.push();
   }
 
+  /** Writes back what was written to any of the memories. */
+  async pushAll(): Promise<void> {
+    for (const { pusher } of this.#served.values()) await pusher?.push();
+  }
+
   /** Pages everything in. */
   async complete(fd: number): Promise<void> {
     await this.#find(fd).server.complete();

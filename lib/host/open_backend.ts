@@ -89,6 +89,22 @@ export async function openPortable(
   switch (source.kind) {
     case "managed":
       return await openBehindCache(source, reactor, onLocal);
+    case "seeded": {
+      const { MigratingBackend } = await import("./migrating_backend.ts");
+      const backend = alignBackend(await openPortable(source.source, reactor));
+      return new MigratingBackend(backend, source.options.chunkSize);
+    }
+    case "leeched": {
+      const { openLeeched } = await import("./migrating_backend.ts");
+      const { connectTelemap } = await import("../rpc/client.ts");
+      const remote = await connectTelemap(source.url, { token: source.token, reactor });
+      try {
+        return await openLeeched(remote, source.cache, source.options);
+      } catch (error) {
+        await remote.close();
+        throw error;
+      }
+    }
     case "url":
       return await openUrl(source.url, { token: source.token }, reactor);
     case "shared":

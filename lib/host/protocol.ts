@@ -7,6 +7,8 @@
  */
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { UserfaultServerOptions } from "../userfault/server.ts";
+import type { FinalizeOptions, MigrationMetrics } from "../migration/leecher_core.ts";
+import type { SeederCore } from "../migration/seeder_core.ts";
 import type { CacheProgress, FillOptions } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
 import type { TrackingMethod } from "../tracking/write_tracker.ts";
@@ -82,6 +84,19 @@ export type HostCommand =
   /** Answers when the cache is full. */
   | { id: number; command: "filled" }
   | { id: number; command: "pause"; paused: boolean }
+  /** Lets others take a migrating backend over. */
+  | { id: number; command: "seed" }
+  /** Takes back what a seeder has offered. */
+  | { id: number; command: "take-back" }
+  /** What the program did that a seeder asked for. */
+  | { id: number; command: "did"; ask: number; error?: PortableError | undefined }
+  /** Takes a region over that is leeched. */
+  | { id: number; command: "finalize"; options: FinalizeOptions }
+  /** Answers when a region was copied once; or, once it is taken over, when the source is let go. */
+  | { id: number; command: "copied" | "completed" }
+  /** Lets go of a leeched region that will not be taken over. */
+  | { id: number; command: "abandon" }
+  | { id: number; command: "migration" }
   | { id: number; command: "flush" }
   /** `flushMs`: how long to try to flush what clients wrote; 0 for not at all. */
   | { id: number; command: "close"; flushMs: number };
@@ -96,7 +111,11 @@ export interface HostAnswer {
   facts?: BackendFacts;
   statistics?: MemoryStatistics;
   progress?: CacheProgress;
+  migration?: MigrationMetrics;
 }
+
+/** What a seeder asks of the program whose region it has. */
+export type ProgramRequest = "suspend" | "resume" | "flush";
 
 /** From the Worker. */
 export type HostMessage =
@@ -104,6 +123,10 @@ export type HostMessage =
   | { id: number; error: PortableError }
   /** Bytes `[from, to)` of a managed backend came to its cache. */
   | { event: "local"; from: number; to: number }
+  /** A seeder wants the program to do something, and waits for the command `did`. */
+  | { event: "ask"; ask: number; what: ProgramRequest }
+  /** Where the handover of a seeded region is. */
+  | { event: "seeder"; state: SeederCore["state"] }
   | { event: "detached"; fd: number; error?: PortableError | undefined }
   /** What happened to a client of the listening socket `fd`. */
   | { event: "client"; fd: number; client: UserfaultClientEvent };

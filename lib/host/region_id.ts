@@ -54,6 +54,8 @@ export function instanceId(source: PortableSource): Uint8Array {
 /** The URL of the region itself: where it is delayed or cached, it is the same region. */
 function sourceUrl(source: PortableSource): string | undefined {
   if (source.kind === "managed") return sourceUrl(source.remote);
+  if (source.kind === "seeded") return sourceUrl(source.source);
+  if (source.kind === "leeched") return /^memory:/i.test(source.cache) ? undefined : source.cache;
   if (source.kind === "url") {
     const delayed = splitDelayUrl(source.url);
     return delayed === undefined ? source.url : sourceUrl({ kind: "url", url: delayed.inner });

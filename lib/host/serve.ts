@@ -87,43 +87,78 @@ export async function serve(
   listen: string | URL | readonly (string | URL)[],
   options: ServeOptions = {},
 ): Promise<Server> {
+  // Before the backend, so that an address that is taken makes no region.
+  const places = openPlaces(listen, options);
+  let host: BackendHost | undefined;
+  try {
+    host = await BackendHost.start(backend, { token: options.backendToken });
+    for (const { name, backend, description = "", readOnly = false } of options.exports ?? []) {
+      await host.export(backend, { name, description, readOnly, token: options.backendToken });
+    }
+    await places.serve(host);
+    return new RunningServer(host, places);
+  } catch (error) {
+    places.close();
+    await host?.close();
+    throw error;
+  }
+}
+
+/** Sockets that listen, and wait for a host that serves them. */
+export interface ListeningPlaces {
+  /** Where they listen. */
+  readonly urls: readonly string[];
+  /** Has them served; they belong to the host then. */
+  serve(host: BackendHost): Promise<void>;
+  /** Closes those that nobody serves, and removes what is left of the others. */
+  close(): void;
+}
+
+/** Begins to listen. Throws as {@linkcode serve} does. */
+export function openPlaces(
+  listen: string | URL | readonly (string | URL)[],
+  options: ServeOptions,
+): ListeningPlaces {
   const urls: readonly (string | URL)[] = Array.isArray(listen) ? listen : [listen as string];
   if (urls.length === 0) throw new UsageError("Cannot serve without a URL to listen at");
   checkOptions(options);
   const addresses = urls.map((url) => checkedAddress(parseAddress(url), options));
   checkNames(options, addresses);
   const sockets: ListeningSocket[] = [];
-  let host: BackendHost | undefined;
-  try {
-    // Before the backend, so that an address that is taken makes no region.
-    for (const address of addresses) sockets.push(listenAt(address, sockets));
-    host = await BackendHost.start(backend, { token: options.backendToken });
-    for (const { name, backend, description = "", readOnly = false } of options.exports ?? []) {
-      await host.export(backend, { name, description, readOnly, token: options.backendToken });
-    }
-    for (const [index, socket] of sockets.entries()) {
-      const address = addresses[index]!;
-      await host.listen(socket.fd, address.protocol, listenOptions(address, options));
-      socket.handedOver = true;
-    }
-    return new RunningServer(host, sockets);
-  } catch (error) {
+  const close = () => {
     for (const socket of sockets) socket.cleanUp();
-    await host?.close();
+  };
+  try {
+    for (const address of addresses) sockets.push(listenAt(address, sockets));
+  } catch (error) {
+    close();
     throw error;
   }
+  return {
+    urls: sockets.map(({ url }) => url),
+    async serve(host) {
+      for (const [index, socket] of sockets.entries()) {
+        const address = addresses[index]!;
+        await host.listen(socket.fd, address.protocol, listenOptions(address, options));
+        socket.handedOver = true;
+      }
+    },
+    close,
+  };
 }
 
 class RunningServer implements Server {
-  readonly urls: readonly string[];
   readonly #host: BackendHost;
-  readonly #sockets: readonly ListeningSocket[];
+  readonly #places: ListeningPlaces;
   #closing: Promise<void> | undefined;
 
-  constructor(host: BackendHost, sockets: readonly ListeningSocket[]) {
+  constructor(host: BackendHost, places: ListeningPlaces) {
     this.#host = host;
-    this.#sockets = sockets;
-    this.urls = sockets.map(({ url }) => url);
+    this.#places = places;
+  }
+
+  get urls(): readonly string[] {
+    return this.#places.urls;
   }
 
   get url(): string {
@@ -151,7 +186,7 @@ class RunningServer implements Server {
   }
 
   async #close(): Promise<void> {
-    for (const socket of this.#sockets) socket.cleanUp();
+    this.#places.close();
     await this.#host.close({ flushMs: FLUSH_MS });
   }
 }

@@ -6,6 +6,7 @@
 import type { Backend, SharedBackend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
 import type { ManagedOptions } from "./managed_backend.ts";
+import type { LeechOptions, SeedOptions } from "./migrating_backend.ts";
 
 /** A module that makes a backend: its default export is an {@linkcode OpenBackend}. */
 export interface BackendModule {
@@ -27,6 +28,16 @@ export type PortableSource =
   | { kind: "module"; module: string; options: unknown }
   | { kind: "shared"; shared: SharedBackend }
   | { kind: "port"; port: MessagePort }
+  /** A region that can move to another host. */
+  | { kind: "seeded"; source: PortableSource; options: SeedOptions }
+  /** One that comes from another host, by the URL there, into a cache on this one. */
+  | {
+    kind: "leeched";
+    url: string;
+    token?: string | undefined;
+    cache: string;
+    options: LeechOptions;
+  }
   /** A region behind a cache on this host, which is named by URL. */
   | { kind: "managed"; remote: PortableSource; cache: string; options: ManagedOptions };
 

@@ -6,7 +6,7 @@
  */
 import { EventFd } from "../../ffi/epoll.ts";
 import type { Backend } from "../backend/backend.ts";
-import { DeadlineError, UsageError } from "../backend/errors.ts";
+import { DeadlineError, UnsupportedError, UsageError } from "../backend/errors.ts";
 import { alignBackend } from "../chunk/align.ts";
 import { NbdSession } from "../nbd/session.ts";
 import { DescriptorChannel } from "../net/descriptor_channel.ts";
@@ -29,6 +29,10 @@ import type {
   WorkerCommand,
 } from "./protocol.ts";
 import { ManagedBackend } from "./managed_backend.ts";
+import { MigratingBackend } from "./migrating_backend.ts";
+import type { LeecherCore } from "../migration/leecher_core.ts";
+import type { Controller } from "../rpc/export.ts";
+import { ProgramRequests } from "./program_requests.ts";
 import { instanceId, regionId } from "./region_id.ts";
 import { packError } from "./remote_error.ts";
 import type { PortableSource } from "./source.ts";
@@ -72,6 +76,8 @@ class HostWorker {
   readonly #fuse = new Set<FuseServer>();
   readonly #memories: HostedMemory;
   readonly #userfaults: UserfaultListener[] = [];
+  /** The program whose region is seeded. */
+  #program: ProgramRequests | undefined;
 
   /** Serves `backend`, which was opened from `source`, in a reactor that runs already. */
   constructor(backend: Backend, source: PortableSource, reactor: Reactor) {
@@ -133,6 +139,22 @@ class HostWorker {
         return this.#managed.setPaused(command.paused);
       case "progress":
         return { progress: this.#managed.progress };
+      case "seed":
+        return this.#seed();
+      case "take-back":
+        return await this.#while(this.#migrating.seeder!.takeBack());
+      case "did":
+        return this.#program?.did(command.ask, command.error);
+      case "finalize":
+        return await this.#while(this.#leecher.finalize(command.options));
+      case "copied":
+        return await this.#while(this.#leecher.copied());
+      case "completed":
+        return await this.#while(this.#leecher.complete());
+      case "abandon":
+        return this.#migrating.abandon();
+      case "migration":
+        return { migration: this.#leecher.metrics };
       case "flush":
         return await this.#while(this.#flush());
       case "close":
@@ -145,13 +167,41 @@ class HostWorker {
     throw new UsageError("Cannot ask for the cache of a region that has none");
   }
 
+  get #migrating(): MigratingBackend {
+    if (this.#backend instanceof MigratingBackend) return this.#backend;
+    throw new UsageError("Cannot ask a region to move that was not opened for that");
+  }
+
+  get #leecher(): LeecherCore {
+    const { leecher } = this.#migrating;
+    if (leecher !== undefined) return leecher;
+    throw new UsageError("Cannot take over a region that comes from nowhere");
+  }
+
+  #seed(): void {
+    this.#program = new ProgramRequests(
+      (message) => scope.postMessage(message),
+      () => this.#memories.pushAll(),
+    );
+    this.#migrating.seed(this.#program);
+  }
+
   #isAtRest(backend: ManagedBackend): boolean {
     return backend.atRest &&
       this.#others.every(({ backend }) => backend.restsBetweenCalls === true);
   }
 
   #offer({ name, description, readOnly }: ExportOptions): Offer {
-    return { name, description, readOnly, backend: this.#backend, identity: this.#identity };
+    const backend = this.#backend, identity = this.#identity;
+    if (!(backend instanceof MigratingBackend)) {
+      return { name, description, readOnly, backend, identity };
+    }
+    // Whoever takes it over writes to its own copy.
+    const control: Controller = async (message) => {
+      if (backend.seeder !== undefined) return await backend.seeder.control(message);
+      throw new UnsupportedError("Cannot take over a region that is not seeded");
+    };
+    return { name, description, readOnly: true, backend, identity, control };
   }
 
   async #export(source: PortableSource, options: ExportOptions): Promise<void> {

@@ -1,0 +1,60 @@
+/**
+ * What a seeder in a host Worker asks of the program whose region it has, in the isolate that started
+ * the Worker.
+ *
+ * @module
+ */
+import type { SeededProgram } from "../migration/seeder_core.ts";
+import type { HostMessage, ProgramRequest } from "./protocol.ts";
+import { type PortableError, unpackError } from "./remote_error.ts";
+
+/** See the module. */
+export class ProgramRequests implements SeededProgram {
+  readonly #send: (message: HostMessage) => void;
+  readonly #pushMemory: () => Promise<void>;
+  readonly #pending = new Map<number, PromiseWithResolvers<void>>();
+  #nextAsk = 1;
+
+  /** Asks by messages; `pushMemory` brings memory that this Worker pages in to the region. */
+  constructor(send: (message: HostMessage) => void, pushMemory: () => Promise<void>) {
+    this.#send = send;
+    this.#pushMemory = pushMemory;
+  }
+
+  /** What was asked for is done, or failed. */
+  did(ask: number, error: PortableError | undefined): void {
+    const pending = this.#pending.get(ask);
+    this.#pending.delete(ask);
+    if (error === undefined) pending?.resolve();
+    else pending?.reject(unpackError(error));
+  }
+
+  async flush(): Promise<void> {
+    await this.#pushMemory();
+    await this.#ask("flush");
+  }
+
+  suspend(): Promise<void> {
+    return this.#ask("suspend");
+  }
+
+  resume(): Promise<void> {
+    return this.#ask("resume");
+  }
+
+  recordGiven(): void {}
+
+  recordReleased(): void {}
+
+  onState(state: Parameters<SeededProgram["onState"]>[0]): void {
+    this.#send({ event: "seeder", state });
+  }
+
+  #ask(what: ProgramRequest): Promise<void> {
+    const ask = this.#nextAsk++;
+    const pending = Promise.withResolvers<void>();
+    this.#pending.set(ask, pending);
+    this.#send({ event: "ask", ask, what });
+    return pending.promise;
+  }
+}
