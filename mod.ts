@@ -86,7 +86,22 @@ export {
   type ManagedMountOptions,
   mountManaged,
 } from "./lib/mount/managed.ts";
+export {
+  type ChainOptions,
+  type FinalizeRegionOptions,
+  Leecher,
+  type LeecherOptions,
+} from "./lib/mount/leecher.ts";
 export type { Mount, MountForm, MountOptions } from "./lib/mount/mount.ts";
+export {
+  Seeder,
+  type SeederHooks,
+  type SeederOptions,
+  type SeederState,
+} from "./lib/mount/seeder.ts";
+export type { Strategy } from "./lib/migration/convergence.ts";
+export type { Compared } from "./lib/migration/leeched_region.ts";
+export type { LeecherState, MigrationMetrics } from "./lib/migration/leecher_core.ts";
 export {
   type PagedInMemory,
   pageInMemory,

@@ -3,7 +3,13 @@
  *
  * @module
  */
-import { close as closeDescriptor, O, openAsync } from "../../ffi/file.ts";
+import {
+  close as closeDescriptor,
+  closeAsync,
+  O,
+  openAsync,
+  writeBackAsync,
+} from "../../ffi/file.ts";
 import { MAP, Mapping, PROT } from "../../ffi/mman.ts";
 import {
   DeadlineError,
@@ -72,6 +78,12 @@ export interface Mount extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** A mount as those see it that mount it. */
+export interface HostedMount extends Mount {
+  /** Brings to the backend what the kernel has of it, without making it durable there. */
+  writeBack(): Promise<void>;
+}
+
 const CLOSE_MS = 30_000;
 
 /**
@@ -83,7 +95,7 @@ export async function mountHost(
   host: BackendHost,
   options: MountOptions,
   beforeEnd: () => Promise<void> = () => Promise.resolve(),
-): Promise<Mount> {
+): Promise<HostedMount> {
   const { as = "path", device: choice = "auto", at, memory } = options;
   let device: Device | undefined;
   try {
@@ -107,7 +119,7 @@ export async function mountHost(
   }
 }
 
-class HostMount implements Mount {
+class HostMount implements HostedMount {
   readonly reason: string;
   readonly readOnly: boolean;
   readonly #host: BackendHost;
@@ -191,6 +203,18 @@ class HostMount implements Mount {
     if (this.#device.memory !== undefined) return await this.#device.memory.push();
     await this.#syncPath();
     await this.#host.flush();
+  }
+
+  async writeBack(): Promise<void> {
+    if (this.readOnly) return;
+    if (this.#device.memory !== undefined) return await this.#device.memory.push();
+    const fd = await openAsync(this.path, O.RDWR);
+    if (fd < 0) throw new UnsupportedError(`Cannot open ${this.path} to write it back`);
+    try {
+      if (!await writeBackAsync(fd)) throw notWritten(this.path, "sync_file_range failed");
+    } finally {
+      await closeAsync(fd);
+    }
   }
 
   async #syncPath(): Promise<void> {

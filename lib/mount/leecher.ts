@@ -1,0 +1,147 @@
+/**
+ * Leechers: bring a region here that a program uses on another host, and take it over.
+ *
+ * @module
+ */
+import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
+import { isMapped } from "../device/attach.ts";
+import { BackendHost } from "../host/host.ts";
+import { openPlaces } from "../host/serve.ts";
+import type { Strategy } from "../migration/convergence.ts";
+import type { MigrationMetrics } from "../migration/leecher_core.ts";
+import { type HostedMount, type Mount, mountHost, type MountOptions } from "./mount.ts";
+import { Seeder, type SeederHooks } from "./seeder.ts";
+
+/** What {@linkcode Leecher.open} brings here, and how. */
+export interface LeecherOptions extends Omit<MountOptions, "readOnly"> {
+  /** Where the seeder listens. */
+  source: string | URL;
+  /** Where the region comes to lie: `file:/path` or `dir:/path`, which is made, or `memory:`. */
+  local: string | URL;
+  /** What the seeder wants to see. */
+  token?: string;
+  /** Requests to the source at a time; by measured latency and rate unless told. */
+  pullWorkers?: number;
+  /** Bytes a second to copy at most. */
+  pullRate?: number;
+}
+
+/** How {@linkcode Leecher.finalize} takes over; times in ms. */
+export interface FinalizeRegionOptions {
+  /** How long the program may stand still; 100 unless told. */
+  maxDowntime?: number;
+  /** How long to try before `strategy` decides; 60 s unless told. */
+  maxTime?: number;
+  /**
+   * What happens where the program writes faster than it can be copied: `wait` (unless told) tries
+   * until the time is over, `force` hands over and fetches what is missing on demand, `cancel` gives
+   * up.
+   */
+  strategy?: Strategy;
+  /** How long the program may take to suspend itself; then it goes on at the source. 10 s unless told. */
+  suspendMs?: number;
+}
+
+/** How {@linkcode Leecher.seed} lets others take the region over in turn. */
+export interface ChainOptions {
+  /** Where they reach it. */
+  listen: string | URL | readonly (string | URL)[];
+  /** What they must show. */
+  token?: string;
+  /** What is called on the way. */
+  hooks?: SeederHooks;
+}
+
+const MAX_DOWNTIME_MS = 100;
+const MAX_TIME_MS = 60_000;
+const SUSPEND_MS = 10_000;
+
+/** A region on its way here. */
+export class Leecher implements AsyncDisposable {
+  readonly #host: BackendHost;
+  readonly #mount: HostedMount;
+  #finalized = false;
+  #closing: Promise<void> | undefined;
+
+  /**
+   * Begins to copy the region of a seeder, and prepares its device, of which nothing can be read yet.
+   *
+   * @throws {UsageError} for an address or option that cannot be.
+   * @throws {ConnectionError | DeadlineError} there is no seeder there.
+   */
+  static async open(options: LeecherOptions): Promise<Leecher> {
+    const { source, local, token, pullWorkers, pullRate } = options;
+    const { device: choice = "auto", as = "path" } = options;
+    const leech = crypto.getRandomValues(new Uint8Array(16));
+    const host = await BackendHost.startLeeched(`${source}`, `${local}`, {
+      ...{ leech, token, pullWorkers, pullRate, chunkSize: CHUNK_SIZE },
+      apart: isMapped({ choice, as }),
+    });
+    return new Leecher(host, await mountHost(host, options));
+  }
+
+  private constructor(host: BackendHost, mount: HostedMount) {
+    this.#host = host;
+    this.#mount = mount;
+  }
+
+  /** How far it is. */
+  progress(): Promise<MigrationMetrics> {
+    return this.#host.migration();
+  }
+
+  /** Answers when all of the region was copied once. */
+  copied(): Promise<void> {
+    return this.#host.copied();
+  }
+
+  /**
+   * Takes the region over: copies what is written until that is little, has the program suspended at
+   * the source, and answers with the mount when the region is here. Where that fails, the program
+   * goes on at the source, and this may be called again.
+   *
+   * @throws {DeadlineError} it did not become little enough in time.
+   */
+  async finalize(options: FinalizeRegionOptions = {}): Promise<Mount> {
+    await this.#host.finalize({
+      maxDowntime: options.maxDowntime ?? MAX_DOWNTIME_MS,
+      maxTime: options.maxTime ?? MAX_TIME_MS,
+      strategy: options.strategy ?? "wait",
+      offerMs: options.suspendMs ?? SUSPEND_MS,
+    });
+    this.#finalized = true;
+    return this.#mount;
+  }
+
+  /** After {@linkcode finalize}: answers when everything is here, compared, and the source let go. */
+  completed(): Promise<void> {
+    return this.#host.completed();
+  }
+
+  /** Lets others take the region over in turn, from the same device. */
+  async seed({ listen, token, hooks = {} }: ChainOptions): Promise<Seeder> {
+    await this.completed();
+    const places = openPlaces(listen, token === undefined ? {} : { token });
+    try {
+      return await Seeder.over(this.#host, this.#mount, places, hooks);
+    } catch (error) {
+      places.close();
+      throw error;
+    }
+  }
+
+  /** Takes the device away. What was not taken over stays with its source. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  /** As {@linkcode close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    if (!this.#finalized) await this.#host.abandon();
+    await this.#mount.close();
+  }
+}

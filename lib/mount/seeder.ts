@@ -1,0 +1,170 @@
+/**
+ * Seeders: a mount whose region others can take over while a program uses it.
+ *
+ * @module
+ */
+import { UsageError } from "../backend/errors.ts";
+import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
+import { isMapped } from "../device/attach.ts";
+import { BackendHost } from "../host/host.ts";
+import { type ListeningPlaces, openPlaces } from "../host/serve.ts";
+import { type BackendSource, isBackend } from "../host/source.ts";
+import { type HostedMount, type Mount, mountHost, type MountOptions } from "./mount.ts";
+
+/** Where the handover of a seeder is: `given` is for ever, and writes fail from then on. */
+export type SeederState = "serving" | "suspending" | "offered" | "given" | "released";
+
+/** What a {@linkcode Seeder} calls. Each is waited for. */
+export interface SeederHooks {
+  /** The program is to write no more: somebody takes the region over, or asks whether he can. */
+  onSuspend?: () => void | Promise<void>;
+  /** The region was not given after all: the program goes on. */
+  onResume?: () => void | Promise<void>;
+  /** Told of every change of the state. */
+  onState?: (state: SeederState) => void;
+}
+
+/** What {@linkcode Seeder.open} seeds, and how. */
+export interface SeederOptions extends MountOptions {
+  /** The region: a URL, `{ module, options }`, or (path and file only) a Backend object. */
+  backend: BackendSource;
+  /** Where leechers reach it: `telemap://` or `telemap+unix://` addresses. */
+  listen: string | URL | readonly (string | URL)[];
+  /** Bytes of the chunks in which writes are noticed, a multiple of 4 KiB; 64 KiB unless told. */
+  chunkSize?: number;
+  /** What leechers must show. */
+  token?: string;
+  /** What a `telemap://` backend wants to see. */
+  backendToken?: string;
+  /** Listen beyond this host although whoever gets there may take the region. */
+  insecure?: boolean;
+  /** What is called on the way. */
+  hooks?: SeederHooks;
+}
+
+/** A region that is mounted here, and that one other host may take over. */
+export class Seeder implements AsyncDisposable {
+  /** The region, to work with until it is suspended. */
+  readonly mount: Mount;
+  /** Settles when the region was given away. */
+  readonly given: Promise<void>;
+  /** Settles when whoever has it needs this side no more. */
+  readonly released: Promise<void>;
+  readonly #host: BackendHost;
+  readonly #places: ListeningPlaces;
+  readonly #state: { now: SeederState };
+  #closing: Promise<void> | undefined;
+
+  /**
+   * Mounts a region, and lets leechers follow it.
+   *
+   * ```ts
+   * await using seeder = await Seeder.open({
+   *   backend: "memory:16MiB",
+   *   listen: "telemap://127.0.0.1:0",
+   *   as: "file",
+   * });
+   * console.log(seeder.url, seeder.state);
+   * ```
+   *
+   * @throws {UsageError} for a backend, address or option that cannot be.
+   * @throws {UnsupportedError} where this host has no such device.
+   */
+  static async open(options: SeederOptions): Promise<Seeder> {
+    const { backend, listen, chunkSize = CHUNK_SIZE, token, insecure, backendToken } = options;
+    const { device: choice = "auto", as = "path", hooks = {} } = options;
+    if (as === "slice" && isBackend(backend)) {
+      throw new UsageError("Cannot mount a Backend object as a slice", {
+        hint: "give a URL, or { module, options } that a Worker imports",
+      });
+    }
+    const places = openPlaces(listen, {
+      ...(token !== undefined && { token }),
+      ...(insecure !== undefined && { insecure }),
+    });
+    let host: BackendHost | undefined;
+    try {
+      const apart = isMapped({ choice, as });
+      host = await BackendHost.startSeeded(backend, { chunkSize, token: backendToken, apart });
+      const mount = await mountHost(host, options);
+      return await Seeder.over(host, mount, places, hooks);
+    } catch (error) {
+      places.close();
+      await host?.close();
+      throw error;
+    }
+  }
+
+  /** Seeds what a host serves and a mount shows. */
+  static async over(
+    host: BackendHost,
+    mount: HostedMount,
+    places: ListeningPlaces,
+    hooks: SeederHooks,
+  ): Promise<Seeder> {
+    const state: { now: SeederState } = { now: "serving" };
+    const given = Promise.withResolvers<void>(), released = Promise.withResolvers<void>();
+    await host.seed({
+      suspend: async () => await hooks.onSuspend?.(),
+      resume: async () => await hooks.onResume?.(),
+      flush: () => mount.writeBack(),
+    }, (now) => {
+      state.now = now;
+      if (now === "given" || now === "released") given.resolve();
+      if (now === "released") released.resolve();
+      hooks.onState?.(now);
+    });
+    await places.serve(host);
+    return new Seeder(host, mount, places, state, given.promise, released.promise);
+  }
+
+  private constructor(
+    host: BackendHost,
+    mount: Mount,
+    places: ListeningPlaces,
+    state: { now: SeederState },
+    given: Promise<void>,
+    released: Promise<void>,
+  ) {
+    this.#host = host;
+    this.mount = mount;
+    this.#places = places;
+    this.#state = state;
+    this.given = given;
+    this.released = released;
+  }
+
+  /** Where leechers reach it. */
+  get url(): string {
+    return this.#places.urls[0]!;
+  }
+
+  /** Where the handover is. */
+  get state(): SeederState {
+    return this.#state.now;
+  }
+
+  /**
+   * Has the program go on here, if it was suspended for somebody.
+   *
+   * @throws {TelemapError} EBUSY: the region was given away.
+   */
+  async takeBack(): Promise<void> {
+    await this.#host.takeBack();
+  }
+
+  /** Takes the mount away, and lets nobody follow any more. Again: waits for the same. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  /** As {@linkcode close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    this.#places.close();
+    await this.mount.close();
+  }
+}
