@@ -10,7 +10,7 @@ import { UsageError } from "../backend/errors.ts";
 import { exposeBackend } from "./port.ts";
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { FinalizeOptions, MigrationMetrics } from "../migration/leecher_core.ts";
-import type { SeederCore } from "../migration/seeder_core.ts";
+import type { SeederStage } from "../migration/seeder_core.ts";
 import type { HostLink } from "./host_link.ts";
 import type { LeechOptions, SeedOptions } from "./migrating_backend.ts";
 import { packError } from "./remote_error.ts";
@@ -268,9 +268,9 @@ export class BackendHost implements AsyncDisposable {
   /** Of a seeded or leeched backend: lets others take it over; the program does what they need. */
   async seed(
     program: Record<ProgramRequest, () => Promise<void>>,
-    onState: (state: SeederCore["state"]) => void,
+    onStage: (stage: SeederStage) => void,
   ): Promise<void> {
-    this.#link.onSeeder = onState;
+    this.#link.onSeeder = onStage;
     this.#link.onAsk = async (ask, what) => {
       const error = await program[what]().then(() => undefined, packError);
       if (!this.#link.ended) await this.#link.call({ command: "did", ask, error });

@@ -7,7 +7,7 @@
 import type { Awaitable } from "../backend/backend.ts";
 import { ClosedError } from "../backend/errors.ts";
 import type { UserfaultClientEvent } from "../userfault/listener.ts";
-import type { SeederCore } from "../migration/seeder_core.ts";
+import type { SeederStage } from "../migration/seeder_core.ts";
 import type { HostAnswer, HostCommand, HostMessage, ProgramRequest } from "./protocol.ts";
 import { unpackError } from "./remote_error.ts";
 
@@ -25,7 +25,7 @@ export abstract class HostLink {
   /** Called when a seeder wants the program to do something. */
   onAsk: (ask: number, what: ProgramRequest) => void = () => {};
   /** Called when the handover of a seeded region goes on. */
-  onSeeder: (state: SeederCore["state"]) => void = () => {};
+  onSeeder: (stage: SeederStage) => void = () => {};
   /** Called once when the link is over. */
   onEnd: (error: Error) => void = () => {};
   /** Where backends of this isolate answer the Worker. */
@@ -73,7 +73,7 @@ export abstract class HostLink {
       case "ask":
         return this.onAsk(message.ask, message.what);
       case "seeder":
-        return this.onSeeder(message.state);
+        return this.onSeeder(message.stage);
       case "detached": {
         const error = message.error === undefined ? undefined : unpackError(message.error);
         return this.onDetached(message.fd, error);

@@ -66,7 +66,8 @@ export class MigratingBackend extends Stage {
     if (this.seeder !== undefined) throw new UsageError("Cannot seed a region twice");
     const { lock, track, chunkSize } = this;
     const epoch = this.leecher?.metrics.epoch ?? 0;
-    return this.seeder = new SeederCore({ lock, track, chunkSize, program, epoch });
+    const state = { at: "serving", epoch } as const;
+    return this.seeder = new SeederCore({ lock, track, chunkSize, program, state });
   }
 
   /** Lets go of a copy that will not become the region: nobody sees what is in it. */
@@ -90,8 +91,8 @@ export class MigratingBackend extends Stage {
    */
   override flush(): Awaitable<void> {
     if (this.leecher?.isOwner === false) return;
-    const state = this.seeder?.state;
-    return state === "given" || state === "released" ? this.track.flush() : super.flush();
+    const stage = this.seeder?.stage;
+    return stage === "given" || stage === "released" ? this.track.flush() : super.flush();
   }
 
   /** Ends what is under way, and closes the region. */

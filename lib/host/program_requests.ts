@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { SeededProgram } from "../migration/seeder_core.ts";
+import type { SeededProgram, SeederStage } from "../migration/seeder_core.ts";
 import type { HostMessage, ProgramRequest } from "./protocol.ts";
 import { type PortableError, unpackError } from "./remote_error.ts";
 
@@ -42,12 +42,10 @@ export class ProgramRequests implements SeededProgram {
     return this.#ask("resume");
   }
 
-  recordGiven(): void {}
+  record(): void {}
 
-  recordReleased(): void {}
-
-  onState(state: Parameters<SeededProgram["onState"]>[0]): void {
-    this.#send({ event: "seeder", state });
+  onStage(stage: SeederStage): void {
+    this.#send({ event: "seeder", stage });
   }
 
   #ask(what: ProgramRequest): Promise<void> {

@@ -8,7 +8,7 @@
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { UserfaultServerOptions } from "../userfault/server.ts";
 import type { FinalizeOptions, MigrationMetrics } from "../migration/leecher_core.ts";
-import type { SeederCore } from "../migration/seeder_core.ts";
+import type { SeederStage } from "../migration/seeder_core.ts";
 import type { CacheProgress, FillOptions } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
 import type { TrackingMethod } from "../tracking/write_tracker.ts";
@@ -126,7 +126,7 @@ export type HostMessage =
   /** A seeder wants the program to do something, and waits for the command `did`. */
   | { event: "ask"; ask: number; what: ProgramRequest }
   /** Where the handover of a seeded region is. */
-  | { event: "seeder"; state: SeederCore["state"] }
+  | { event: "seeder"; stage: SeederStage }
   | { event: "detached"; fd: number; error?: PortableError | undefined }
   /** What happened to a client of the listening socket `fd`. */
   | { event: "client"; fd: number; client: UserfaultClientEvent };

@@ -1,25 +1,11 @@
 /**
  * The source of a migration, in the isolate that serves the region: notices writes, tells followers
- * of them, and gives the region away once.
- *
- * ```text
- *            suspend               suspended            confirm           recorded
- *  serving ----------> suspending ----------> offered ----------> giving ----------> given
- *     ^                    | failed              | deadline,                           | done
- *     |                    v                     | cancel, taken back                  v
- *     +----------------- resuming <--------------+                                  released
- * ```
- *
- * The program may write in `serving` alone, and whoever is given the region may write only behind
- * the answer that it is `given`: never both. An offer ends by itself; so a leecher that is gone costs
- * the program no more than the time of an offer. Each offer has an epoch of its own: an offer that was
- * taken back burns it, so that a late confirmation finds nothing. From `giving` on there is no way
- * back: the record may be on the disk, whatever its writing answers, and is tried again.
+ * of them, and gives the region away once, as `source_handover.ts` says.
  *
  * @module
  */
 import type { Awaitable } from "../backend/backend.ts";
-import { DeadlineError, ReadOnlyError, TelemapError } from "../backend/errors.ts";
+import { ReadOnlyError, TelemapError } from "../backend/errors.ts";
 import { RangeList } from "../backend/range_list.ts";
 import { ChunkDigests } from "../chunk/digests.ts";
 import type { LockedBackend } from "../chunk/lock.ts";
@@ -31,8 +17,18 @@ import {
   MESSAGE_LIMIT,
   type SeederReply,
   type SeederRequest,
-  type SeederState,
 } from "./messages.ts";
+import {
+  type Offer,
+  outcomeOf,
+  type SourceAction,
+  type SourceEvent,
+  type SourceState,
+  stepSource,
+} from "./source_handover.ts";
+
+/** Where a source is, as a user sees it. */
+export type SeederStage = "serving" | "suspending" | "offered" | "given" | "released";
 
 /** What the core asks of those who have the program and the device. */
 export interface SeededProgram {
@@ -42,12 +38,10 @@ export interface SeededProgram {
   suspend(): Awaitable<void>;
   /** Lets the program go on. */
   resume(): Awaitable<void>;
-  /** Writes down that the region was given under that epoch, durably. */
-  recordGiven(epoch: number, leech: Uint8Array): Awaitable<void>;
-  /** Writes down that whoever has the region now needs this one no more. */
-  recordReleased(epoch: number, leech: Uint8Array): Awaitable<void>;
+  /** Writes down durably that the region was given, or that nobody needs it here any more. */
+  record(state: "given" | "released", offer: Offer): Awaitable<void>;
   /** Told of every change. */
-  onState(state: SeederState | "suspending"): void;
+  onStage(stage: SeederStage): void;
 }
 
 /** How a {@linkcode SeederCore} works. */
@@ -60,36 +54,25 @@ export interface SeederCoreOptions {
   chunkSize: number;
   /** The program. */
   program: SeededProgram;
-  /** The highest epoch that was used before. */
-  epoch: number;
-  /** To whom the region was given before under that epoch, if it was; and whether it is released. */
-  given?: { leech: Uint8Array; released: boolean } | undefined;
+  /** Where it begins: by the record that was found, or serving. */
+  state: SourceState;
 }
 
-/** An offer that is open. */
-interface Offer {
-  readonly leech: string;
-  readonly epoch: number;
+/** What was written last of a region that is offered. */
+interface LastSet {
   readonly set: DirtySet;
   readonly suspendMs: number;
   readonly flushMs: number;
-  readonly deadline: ReturnType<typeof setTimeout>;
 }
 
-type State =
-  | { at: "serving" }
-  | { at: "suspending"; leech: string; epoch: number; offer: Promise<Offer> }
-  | { at: "offered"; offer: Offer }
-  | { at: "resuming"; over: Promise<void> }
-  | { at: "giving"; leech: string; epoch: number; over: Promise<void> }
-  | { at: "given"; leech: string; epoch: number }
-  | { at: "released"; leech: string; epoch: number };
+type Suspend = Extract<SeederRequest, { type: "suspend" }>;
 
 /** A follower that says nothing for so long gives its place to another one. */
 const SILENT_MS = 10 * 60_000;
+/** A record that could not be written is tried again after so long. */
 const RETRY_MS = 100;
-/** How long a question for a piece waits for that for its offer. */
-const ASKED_MS = 1000;
+/** A request that has to wait is refused after so long; it may be made again. */
+const WAIT_MS = 30_000;
 const NOBODY = new Uint8Array(16);
 
 /** See the module. */
@@ -100,35 +83,32 @@ export class SeederCore {
   readonly #trackId = crypto.getRandomValues(new Uint8Array(16));
   #tracking = false;
   #writtenBytes = 0;
-  #epoch: number;
-  #state: State;
+  #state: SourceState;
+  #stage: SeederStage;
+  /** What the suspension that goes on, or the offer that is open, was asked for by. */
+  #asked: Suspend | undefined;
+  #lastSet: LastSet | undefined;
+  /** Why an epoch could not be offered. */
+  #failure: { epoch: number; error: Error } | undefined;
+  #deadline: ReturnType<typeof setTimeout> | undefined;
+  /** What requests wait for that cannot be answered yet. */
+  #wake = Promise.withResolvers<void>();
   #digesting: Promise<unknown> = Promise.resolve();
-  /** Settles when an offer is asked for. */
-  #asked: PromiseWithResolvers<void> | undefined;
 
   /** Serves the region, or what is left of it where it was given before. */
   constructor(options: SeederCoreOptions) {
-    const { track, lock, chunkSize, given, epoch } = options;
+    const { track, lock, chunkSize, state } = options;
     this.#options = options;
     this.#followers = new Followers({ size: track.size, chunkSize });
     this.#digests = new ChunkDigests(track, chunkSize);
-    this.#epoch = epoch;
-    if (given === undefined) this.#state = { at: "serving" };
-    else {
-      this.#state = {
-        at: given.released ? "released" : "given",
-        leech: nameOf(given.leech),
-        epoch,
-      };
-      lock.refuse(fenced(epoch));
-    }
+    this.#state = state;
+    this.#stage = stageOf(state);
+    if (this.#stage === "given" || this.#stage === "released") lock.refuse(fenced(state.epoch));
   }
 
   /** Where the handover is. */
-  get state(): SeederState | "suspending" {
-    const { at } = this.#state;
-    if (at === "giving") return "offered";
-    return at === "resuming" ? "suspending" : at;
+  get stage(): SeederStage {
+    return this.#stage;
   }
 
   /** Answers a message of a leecher. Throws what it is refused with. */
@@ -136,20 +116,15 @@ export class SeederCore {
     return encodeReply(await this.#answer(decodeRequest(message)));
   };
 
-  /** Takes back what is offered, as the program is to go on here. Throws EBUSY where it is given. */
+  /** Takes back what is offered, as the program is to go on here. Throws where it is given. */
   async takeBack(): Promise<void> {
-    const state = this.#state;
-    if (state.at === "suspending") await state.offer.catch(() => {});
-    if (this.#state.at === "offered") await this.#takeBack();
-    else if (this.#state.at === "resuming") await this.#state.over;
-    else if (this.#state.at !== "serving") {
-      throw new TelemapError("EBUSY", "Cannot take back a region that was given away");
-    }
+    await this.#request({ type: "takeBack" });
+    while (this.#state.at === "resuming") await this.#wake.promise;
   }
 
   /** Ends what goes by time. */
   close(): void {
-    if (this.#state.at === "offered") clearTimeout(this.#state.offer.deadline);
+    clearTimeout(this.#deadline);
   }
 
   async #answer(request: SeederRequest): Promise<SeederReply> {
@@ -159,20 +134,65 @@ export class SeederCore {
         return this.#track(leech);
       case "dirty":
         return await this.#dirty(request, leech);
-      case "suspend":
-        return await this.#suspend(request, leech);
-      case "last":
-        return await this.#last(request, leech);
-      case "confirm":
-        return await this.#confirm(request, leech);
-      case "outcome":
-        return this.#outcome();
-      case "done":
-        return await this.#done(request, leech);
-      case "cancel":
-        return await this.#cancel(leech);
       case "digests":
         return await this.#digestsOf(request.chunk, request.count);
+      case "suspend":
+        this.#checkTracked(request.trackId);
+        await this.#request({ type: "suspend", offer: { leech, epoch: request.epoch } }, request);
+        return this.#offer();
+      case "last":
+        await this.#request({ type: "last", offer: { leech, epoch: request.epoch } });
+        return await this.#piece(request.index);
+      case "cancel":
+        await this.#request({ type: "cancel", leech });
+        this.#followers.delete(leech);
+        return this.#outcome();
+      default:
+        await this.#request({ type: request.type, offer: { leech, epoch: request.epoch } });
+        return this.#outcome();
+    }
+  }
+
+  /** Answers when a request is to be answered; throws where it is refused. */
+  async #request(event: SourceEvent, asked?: Suspend): Promise<void> {
+    const late = performance.now() + WAIT_MS;
+    for (;;) {
+      const { state, actions } = stepSource(this.#state, event);
+      if (actions.includes("suspend")) this.#asked = asked;
+      this.#enter(state);
+      for (const action of actions) this.#act(action);
+      const refusal = actions.find((action) => typeof action === "object" && "refuse" in action);
+      if (refusal !== undefined) throw this.#refusalOf(event, refusal);
+      if (!actions.includes("wait")) return;
+      if (!await settles(this.#wake.promise, late - performance.now())) {
+        throw new TelemapError("EBUSY", "Cannot answer yet: something else is under way");
+      }
+    }
+  }
+
+  /** Something that was begun came to its end. */
+  #happen(event: SourceEvent): void {
+    const { state, actions } = stepSource(this.#state, event);
+    this.#enter(state);
+    for (const action of actions) this.#act(action);
+  }
+
+  #act(action: SourceAction): void {
+    if (typeof action === "object") {
+      if ("record" in action) void this.#record(action.record);
+      return;
+    }
+    switch (action) {
+      case "suspend":
+        return void this.#suspend();
+      case "resume":
+        return void this.#resume();
+      case "fence":
+        this.#options.lock.refuse(fenced(this.#state.epoch));
+        return void this.#flushGiven();
+      case "wake":
+        this.#wake.resolve();
+        this.#wake = Promise.withResolvers();
     }
   }
 
@@ -182,7 +202,7 @@ export class SeederCore {
     this.#tracking = true;
     this.#followers.add(leech, performance.now(), SILENT_MS);
     const { size } = track;
-    const trackId = this.#trackId, epoch = this.#epoch;
+    const trackId = this.#trackId, { epoch } = this.#state;
     return { type: "tracked", trackId, epoch, size, chunkSize, generation: 0 };
   }
 
@@ -197,145 +217,65 @@ export class SeederCore {
     return { type: "dirty", ...set, written: this.#writtenBytes };
   }
 
-  async #suspend(
-    request: Extract<SeederRequest, { type: "suspend" }>,
-    leech: string,
-  ): Promise<SeederReply> {
-    this.#checkTracked(request.trackId);
-    if (this.#state.at === "resuming") await this.#state.over;
-    const state = this.#state;
-    const open = state.at === "suspending" || state.at === "giving"
-      ? state
-      : state.at === "offered"
-      ? state.offer
-      : undefined;
-    if (open !== undefined && !(open.leech === leech && open.epoch === request.epoch)) {
-      throw new TelemapError("EBUSY", "Cannot offer a region that is offered to somebody else");
-    }
-    if (state.at === "suspending") return offerReply(await state.offer);
-    if (state.at === "offered") return offerReply(state.offer);
-    if (state.at !== "serving" || request.epoch <= this.#epoch) throw notOffered(request.epoch);
-    this.#epoch = request.epoch;
-    const offer = this.#makeOffer(request, leech);
-    this.#enter({ at: "suspending", leech, epoch: request.epoch, offer });
-    this.#asked?.resolve();
-    this.#asked = undefined;
-    return offerReply(await offer);
-  }
-
-  /** Suspends the program, and offers what it has written last. */
-  async #makeOffer(
-    { generation, epoch, timeout }: Extract<SeederRequest, { type: "suspend" }>,
-    leech: string,
-  ): Promise<Offer> {
+  /** Suspends the program, and finds out what it has written last. */
+  async #suspend(): Promise<void> {
+    const { leech, generation, epoch, timeout } = this.#asked!;
     const { program, lock } = this.#options;
+    clearTimeout(this.#deadline);
+    this.#deadline = setTimeout(() => this.#late(epoch), timeout);
     try {
       const start = performance.now();
-      await within(timeout, Promise.resolve(program.suspend()), "suspend the program");
+      await program.suspend();
       const suspended = performance.now();
-      await within(timeout, Promise.resolve(program.flush()), "flush what the program wrote");
-      await lock.lock("writes", timeout);
+      await program.flush();
+      if (this.#state.at === "suspending") await lock.lock("writes", timeout);
       const flushMs = performance.now() - suspended;
       this.#collect();
-      const set = this.#followers.tell(leech, generation, performance.now());
-      const deadline = setTimeout(() => void this.#expire(epoch), timeout);
-      const suspendMs = suspended - start;
-      const offer: Offer = { leech, epoch, set, suspendMs, flushMs, deadline };
-      this.#enter({ at: "offered", offer });
-      return offer;
+      const set = this.#followers.tell(nameOf(leech), generation, performance.now());
+      this.#lastSet = { set, suspendMs: suspended - start, flushMs };
     } catch (error) {
-      await this.#resume();
-      throw error;
+      this.#failure = { epoch, error: error as Error };
+      return this.#happen({ type: "suspendFailed" });
     }
+    const isOpen = this.#state.at === "suspending" && this.#state.epoch === epoch;
+    if (isOpen) this.#happen({ type: "suspended" });
+    // It took so long that the program was told to go on before it had stopped.
+    else await this.#letGo();
   }
 
-  async #expire(epoch: number): Promise<void> {
-    const state = this.#state;
-    if (state.at === "offered" && state.offer.epoch === epoch) await this.#takeBack();
+  #late(epoch: number): void {
+    const what = this.#state.at === "suspending" ? "suspend the program" : "keep the offer open";
+    const error = new TelemapError("ETIMEDOUT", `Cannot ${what} for so long`);
+    if (this.#state.at === "suspending") this.#failure = { epoch, error };
+    this.#happen({ type: "deadline", epoch });
   }
 
-  async #takeBack(): Promise<void> {
-    if (this.#state.at !== "offered") return;
-    clearTimeout(this.#state.offer.deadline);
-    await this.#resume();
-  }
-
-  /** Lets the program go on. */
   async #resume(): Promise<void> {
-    const resume = async () => {
-      this.#options.lock.release("writes");
+    clearTimeout(this.#deadline);
+    await this.#letGo();
+    this.#happen({ type: "resumed" });
+  }
+
+  async #letGo(): Promise<void> {
+    this.#options.lock.release("writes");
+    try {
       await this.#options.program.resume();
-    };
-    const over = resume().catch((error: Error) => {
-      console.warn(`Cannot resume the program: ${error.message}`);
-    });
-    this.#enter({ at: "resuming", over });
-    await over;
-    this.#enter({ at: "serving" });
-  }
-
-  /** A piece of the content that was written last. */
-  async #last(
-    { epoch, index }: Extract<SeederRequest, { type: "last" }>,
-    leech: string,
-  ): Promise<SeederReply> {
-    await this.#whenAsked(epoch);
-    const state = this.#state;
-    const offer = state.at === "suspending"
-      ? await state.offer
-      : state.at === "offered"
-      ? state.offer
-      : undefined;
-    if (offer?.leech !== leech || offer.epoch !== epoch) throw notOffered(epoch);
-    const place = pieceOf(offer.set.ranges, index);
-    const content = new Uint8Array(place?.length ?? 0);
-    if (place !== undefined) await this.#options.track.readAt(content, place.offset);
-    return { type: "piece", offset: place?.offset ?? 0, content };
-  }
-
-  /** The question for a piece may have come on another connection than that for the offer, and first. */
-  async #whenAsked(epoch: number): Promise<void> {
-    if (this.#state.at !== "serving" || epoch <= this.#epoch) return;
-    const asked = this.#asked ??= Promise.withResolvers();
-    const timer = setTimeout(asked.resolve, ASKED_MS);
-    await asked.promise;
-    clearTimeout(timer);
-  }
-
-  async #confirm(
-    { epoch }: Extract<SeederRequest, { type: "confirm" }>,
-    leech: string,
-  ): Promise<SeederReply> {
-    const state = this.#state;
-    if (state.at === "offered" && state.offer.leech === leech && state.offer.epoch === epoch) {
-      clearTimeout(state.offer.deadline);
-      this.#enter({ at: "giving", leech, epoch, over: this.#give(leech, epoch) });
+    } catch (error) {
+      console.warn(`Cannot resume the program: ${(error as Error).message}`);
     }
-    const giving = this.#state;
-    if (giving.at === "giving" && giving.leech === leech) await giving.over;
-    const { at } = this.#state;
-    if ((at === "given" || at === "released") && this.#isGivenTo(leech, epoch)) {
-      return this.#outcome();
-    }
-    throw notOffered(epoch);
   }
 
-  /** Gives the region away. The record is tried for as long as it takes, as it may be there. */
-  async #give(leech: string, epoch: number): Promise<void> {
-    const { program, lock } = this.#options;
-    for (let told = false;; told = true) {
-      try {
-        await program.recordGiven(epoch, bytesOf(leech));
-        break;
-      } catch (error) {
-        const why = error instanceof Error ? error.message : String(error);
-        if (!told) console.warn(`Cannot write down that the region is given, trying on: ${why}`);
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-      }
+  async #record(record: "given" | "released"): Promise<void> {
+    clearTimeout(this.#deadline);
+    if (!("offer" in this.#state)) return;
+    try {
+      await this.#options.program.record(record, this.#state.offer);
+    } catch (error) {
+      console.warn(`Cannot write down "${record}", trying on: ${(error as Error).message}`);
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      return this.#happen({ type: "recordFailed" });
     }
-    lock.refuse(fenced(epoch));
-    this.#enter({ at: "given", leech, epoch });
-    void this.#flushGiven();
+    this.#happen({ type: "recorded" });
   }
 
   /** What is fetched later has to outlive this host; nobody waits for that. */
@@ -347,37 +287,22 @@ export class SeederCore {
     }
   }
 
+  #offer(): SeederReply {
+    const { set, suspendMs, flushMs } = this.#lastSet!;
+    return { type: "offer", ...set, epoch: this.#state.epoch, suspendMs, flushMs };
+  }
+
+  /** A piece of the content that was written last. */
+  async #piece(index: number): Promise<SeederReply> {
+    const place = pieceOf(this.#lastSet?.set.ranges ?? new RangeList(), index);
+    const content = new Uint8Array(place?.length ?? 0);
+    if (place !== undefined) await this.#options.track.readAt(content, place.offset);
+    return { type: "piece", offset: place?.offset ?? 0, content };
+  }
+
   #outcome(): SeederReply {
-    const state = this.#state;
-    const held = state.at === "offered" ? state.offer : "leech" in state ? state : undefined;
-    const leech = held === undefined ? NOBODY : bytesOf(held.leech);
-    const told: SeederState =
-      state.at === "given" || state.at === "released" || state.at === "offered"
-        ? state.at
-        : state.at === "giving"
-        ? "offered"
-        : "serving";
-    return { type: "outcome", state: told, epoch: held?.epoch ?? this.#epoch, leech };
-  }
-
-  async #done(
-    { epoch }: Extract<SeederRequest, { type: "done" }>,
-    leech: string,
-  ): Promise<SeederReply> {
-    if (!this.#isGivenTo(leech, epoch)) throw notOffered(epoch);
-    if (this.#state.at === "given") {
-      await this.#options.program.recordReleased(epoch, bytesOf(leech));
-      this.#enter({ at: "released", leech, epoch });
-    }
-    return this.#outcome();
-  }
-
-  async #cancel(leech: string): Promise<SeederReply> {
-    const state = this.#state;
-    if (state.at === "suspending" && state.leech === leech) await state.offer.catch(() => {});
-    if (this.#state.at === "offered" && this.#state.offer.leech === leech) await this.#takeBack();
-    this.#followers.delete(leech);
-    return this.#outcome();
+    const { state, epoch, leech } = outcomeOf(this.#state);
+    return { type: "outcome", state, epoch, leech: leech === undefined ? NOBODY : bytesOf(leech) };
   }
 
   /** Reads one run of chunks after the other: who writes should not wait for long. */
@@ -401,16 +326,46 @@ export class SeederCore {
     throw new TelemapError("ESTALE", "Cannot tell what was written before this seeder began");
   }
 
-  #isGivenTo(leech: string, epoch: number): boolean {
-    const state = this.#state;
-    return (state.at === "given" || state.at === "released") && state.leech === leech &&
-      state.epoch === epoch;
+  #refusalOf(event: SourceEvent, { refuse }: { refuse: "EBUSY" | "EPERM" }): Error {
+    const epoch = "offer" in event ? event.offer.epoch : undefined;
+    if (epoch !== undefined && this.#failure?.epoch === epoch) return this.#failure.error;
+    if (refuse === "EBUSY") {
+      return new TelemapError("EBUSY", "Cannot offer a region that is offered to somebody else");
+    }
+    return epoch === undefined
+      ? new TelemapError("EPERM", "Cannot take back a region that was given away")
+      : new TelemapError("EPERM", `Cannot go on with epoch ${epoch}, which is not offered`);
   }
 
-  #enter(state: State): void {
+  #enter(state: SourceState): void {
     this.#state = state;
-    this.#options.program.onState(this.state);
+    const stage = stageOf(state);
+    if (stage === this.#stage) return;
+    this.#stage = stage;
+    this.#options.program.onStage(stage);
   }
+}
+
+function stageOf({ at }: SourceState): SeederStage {
+  switch (at) {
+    case "resuming":
+      return "suspending";
+    case "committing":
+      return "offered";
+    case "releasing":
+      return "given";
+    default:
+      return at;
+  }
+}
+
+/** Whether a promise settles within so many ms. */
+async function settles(promise: Promise<void>, milliseconds: number): Promise<boolean> {
+  const { promise: late, resolve } = Promise.withResolvers<boolean>();
+  const timer = setTimeout(resolve, milliseconds, false);
+  const settled = await Promise.race([promise.then(() => true), late]);
+  clearTimeout(timer);
+  return settled;
 }
 
 /** Where piece `index` of some ranges lies: pieces lie in one range each, and are as long as may be. */
@@ -429,30 +384,10 @@ export function pieceOf(
   }
 }
 
-function offerReply({ set, epoch, suspendMs, flushMs }: Offer): SeederReply {
-  return { type: "offer", ...set, epoch, suspendMs, flushMs };
-}
-
-async function within(milliseconds: number, action: Promise<void>, what: string): Promise<void> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    reject(new DeadlineError(`Cannot ${what} within ${milliseconds} ms`));
-  }, milliseconds);
-  try {
-    await Promise.race([action, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 function fenced(epoch: number): ReadOnlyError {
   return new ReadOnlyError(`Cannot write as the region was given away (epoch ${epoch})`, {
     hint: "go on where it was given to",
   });
-}
-
-function notOffered(epoch: number): TelemapError {
-  return new TelemapError("EPERM", `Cannot go on with epoch ${epoch}, which is not offered`);
 }
 
 /** The bytes of an id as a text, to compare and to look up. */

@@ -29,15 +29,12 @@ class Program implements SeededProgram {
   resume(): void {
     this.running = true;
   }
-  recordGiven(epoch: number): void {
+  record(state: string, { epoch }: { epoch: number }): void {
     if (this.failures-- > 0) throw new Error("the disk is full");
-    this.records.push(`given ${epoch}`);
+    this.records.push(`${state} ${epoch}`);
   }
-  recordReleased(epoch: number): void {
-    this.records.push(`released ${epoch}`);
-  }
-  onState(state: string): void {
-    this.states.push(state);
+  onStage(stage: string): void {
+    this.states.push(stage);
   }
 }
 
@@ -45,7 +42,10 @@ function seed() {
   const track = trackBackend(openMemory({ size: SIZE }), { chunkSize: CHUNK });
   const lock = lockBackend(track);
   const program = new Program();
-  const core = new SeederCore({ lock, track, chunkSize: CHUNK, program, epoch: 0 });
+  const core = new SeederCore({
+    ...{ lock, track, chunkSize: CHUNK, program },
+    state: { at: "serving", epoch: 0 },
+  });
   const client = (leech: number) =>
     new SeederClient(
       { control: (message) => core.control(message.slice()) },
@@ -64,7 +64,7 @@ Deno.test("a region is given once, with what was written last, and refuses write
   await lock.writeAt(new Uint8Array(CHUNK).fill(9), 5 * CHUNK);
   const offer = await leecher.suspend({ trackId, generation: 0, epoch: epoch + 1, timeout });
   assertEquals([...offer.ranges.bounds()], [5 * CHUNK, 6 * CHUNK]);
-  assertEquals([program.running, core.state], [false, "offered"]);
+  assertEquals([program.running, core.stage], [false, "offered"]);
   const piece = await leecher.last({ epoch: 1, index: 0 });
   assertEquals([piece.offset, piece.content[0]], [5 * CHUNK, 9]);
   assertEquals((await leecher.last({ epoch: 1, index: 1 })).content.length, 0);
@@ -85,7 +85,7 @@ Deno.test("an offer that nobody confirms is taken back, and cannot be confirmed 
   // Held until the offer is over.
   await lock.writeAt(new Uint8Array(1), 0);
   await core.takeBack();
-  assertEquals([core.state, program.running], ["serving", true]);
+  assertEquals([core.stage, program.running], ["serving", true]);
   const error = await assertRejects(() => leecher.confirm({ epoch: 1 }));
   assertEquals(errorCode(error), "EPERM");
   const again = await assertRejects(() =>
@@ -102,7 +102,7 @@ Deno.test("a leecher that cancels has the program go on at once", async () => {
   const { trackId } = await leecher.track({ chunkSize: CHUNK });
   await leecher.suspend({ trackId, generation: 0, epoch: 1, timeout });
   assertEquals((await leecher.cancel()).state, "serving");
-  assertEquals([core.state, program.running], ["serving", true]);
+  assertEquals([core.stage, program.running], ["serving", true]);
 });
 
 Deno.test("what is offered to one is not offered to another", async () => {
@@ -141,7 +141,7 @@ Deno.test("a program that does not suspend in time goes on", async () => {
   const late = await assertRejects(() =>
     leecher.suspend({ trackId, generation: 0, epoch: 1, timeout: 10 })
   );
-  assertEquals([errorCode(late), core.state, program.running], ["ETIMEDOUT", "serving", true]);
+  assertEquals([errorCode(late), core.stage, program.running], ["ETIMEDOUT", "serving", true]);
 });
 
 Deno.test("a record that cannot be written is tried again, and nothing is taken back meanwhile", async () => {
