@@ -93,15 +93,11 @@ export {
   type LeecherOptions,
 } from "./lib/mount/leecher.ts";
 export type { Mount, MountForm, MountOptions } from "./lib/mount/mount.ts";
-export {
-  Seeder,
-  type SeederHooks,
-  type SeederOptions,
-  type SeederState,
-} from "./lib/mount/seeder.ts";
+export { Seeder, type SeederHooks, type SeederOptions } from "./lib/mount/seeder.ts";
 export type { Strategy } from "./lib/migration/convergence.ts";
 export type { Compared } from "./lib/migration/leeched_region.ts";
 export type { LeecherState, MigrationMetrics } from "./lib/migration/leecher_core.ts";
+export type { SeederStage } from "./lib/migration/seeder_core.ts";
 export {
   type PagedInMemory,
   pageInMemory,

@@ -24,7 +24,7 @@ Deno.test("bash completes commands", async () => {
     "--help",
     "--version",
   ]);
-  assertEquals(await complete("telemap se"), ["serve"]);
+  assertEquals(await complete("telemap ser"), ["serve"]);
   assertEquals(await complete("telemap help in"), ["info"]);
 });
 

@@ -3,24 +3,13 @@
  *
  * @module
  */
-import {
-  formatSize,
-  type Mount,
-  mountDirect,
-  mountManaged,
-  type ProfileCounts,
-  TelemapError,
-} from "../mod.ts";
+import { formatSize, type Mount, mountDirect, mountManaged, type ProfileCounts } from "../mod.ts";
 import { CACHE_OPTIONS, readCacheOptions } from "./cache_options.ts";
 import { CacheProgressTeller, profileLine } from "./cache_progress.ts";
+import { closeOnceFree } from "./close_mount.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken, TOKEN_OPTION } from "./token.ts";
-
-/** How often a device that is in use is looked at again when it is to be taken away. */
-const BUSY_POLL_MS = 200;
-
-const WHEN_IN_USE = "unmount what is on it, or send a second signal and lose what is not written";
 
 /** See the module. */
 export const mount: Command = defineCommand({
@@ -102,19 +91,6 @@ export const mount: Command = defineCommand({
     if (options.json) console.log(JSON.stringify({ event: "closed" }));
   },
 });
-
-/** Closes a mount; where somebody uses its device, as soon as nobody does. */
-async function closeOnceFree(mount: Mount): Promise<void> {
-  for (let told = false;; told = true) {
-    try {
-      return await mount.close();
-    } catch (error) {
-      if (!(error instanceof TelemapError && error.code === "EBUSY")) throw error;
-      if (!told) console.error(`telemap: ${mount.path} is in use; ${WHEN_IN_USE}`);
-    }
-    await new Promise((resolve) => setTimeout(resolve, BUSY_POLL_MS));
-  }
-}
 
 function readyEvent({ device, path, size, durable, readOnly, reason }: Mount) {
   return { event: "ready", device, path, size, durable, readOnly, reason };

@@ -12,8 +12,10 @@ import { doctor } from "./doctor.ts";
 import { reportFailure } from "./failure.ts";
 import { commandHelp, findCommand, help, programHelp } from "./help.ts";
 import { info } from "./info.ts";
+import { leech } from "./leech.ts";
 import { mount } from "./mount.ts";
 import { HELP_REQUEST, parseCommandLine } from "./parse.ts";
+import { seed } from "./seed.ts";
 import { serve } from "./serve.ts";
 import { uffd } from "./uffd.ts";
 import { version } from "./version.ts";
@@ -23,6 +25,8 @@ export const COMMANDS: readonly Command[] = [
   doctor,
   serve,
   mount,
+  seed,
+  leech,
   uffd,
   copy,
   info,

@@ -61,6 +61,11 @@ export class MigratingBackend extends Stage {
     this.chunkSize = chunkSize;
   }
 
+  /** Whether nothing goes on by itself now, but for timers that may be late by some ms. */
+  get atRest(): boolean {
+    return this.leecher === undefined || this.leecher.isOver;
+  }
+
   /** Lets others take the region over from now on, once. */
   seed(program: SeededProgram): SeederCore {
     if (this.seeder !== undefined) throw new UsageError("Cannot seed a region twice");

@@ -91,6 +91,11 @@ class HostWorker {
     // Every protocol tells the reactor of the calls that it waits for.
     reactor.blocking = backend.restsBetweenCalls === true;
     if (backend instanceof ManagedBackend) reactor.atRest = () => this.#isAtRest(backend);
+    if (backend instanceof MigratingBackend) {
+      // Offers end by timers.
+      reactor.blocking = false;
+      reactor.atRest = () => this.#isAtRest(backend);
+    }
   }
 
   get facts(): BackendFacts {
@@ -186,7 +191,7 @@ class HostWorker {
     this.#migrating.seed(this.#program);
   }
 
-  #isAtRest(backend: ManagedBackend): boolean {
+  #isAtRest(backend: ManagedBackend | MigratingBackend): boolean {
     return backend.atRest &&
       this.#others.every(({ backend }) => backend.restsBetweenCalls === true);
   }

@@ -141,6 +141,11 @@ export class LeecherCore {
     return this.#state === "owner" || this.#state === "complete";
   }
 
+  /** Whether the region is here, and nothing more is to be done. */
+  get isOver(): boolean {
+    return this.#state === "complete";
+  }
+
   /** How far it is. */
   get metrics(): MigrationMetrics {
     const metrics = this.#metrics;

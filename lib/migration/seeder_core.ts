@@ -27,7 +27,7 @@ import {
   stepSource,
 } from "./source_handover.ts";
 
-/** Where a source is, as a user sees it. */
+/** Where a source is: `given` is for ever, and writes fail from then on. */
 export type SeederStage = "serving" | "suspending" | "offered" | "given" | "released";
 
 /** What the core asks of those who have the program and the device. */

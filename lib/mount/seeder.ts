@@ -6,13 +6,11 @@
 import { UsageError } from "../backend/errors.ts";
 import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
 import { isMapped } from "../device/attach.ts";
+import type { SeederStage } from "../migration/seeder_core.ts";
 import { BackendHost } from "../host/host.ts";
 import { type ListeningPlaces, openPlaces } from "../host/serve.ts";
 import { type BackendSource, isBackend } from "../host/source.ts";
 import { type HostedMount, type Mount, mountHost, type MountOptions } from "./mount.ts";
-
-/** Where the handover of a seeder is: `given` is for ever, and writes fail from then on. */
-export type SeederState = "serving" | "suspending" | "offered" | "given" | "released";
 
 /** What a {@linkcode Seeder} calls. Each is waited for. */
 export interface SeederHooks {
@@ -20,8 +18,8 @@ export interface SeederHooks {
   onSuspend?: () => void | Promise<void>;
   /** The region was not given after all: the program goes on. */
   onResume?: () => void | Promise<void>;
-  /** Told of every change of the state. */
-  onState?: (state: SeederState) => void;
+  /** Told of every change of the stage. */
+  onStage?: (state: SeederStage) => void;
 }
 
 /** What {@linkcode Seeder.open} seeds, and how. */
@@ -52,7 +50,7 @@ export class Seeder implements AsyncDisposable {
   readonly released: Promise<void>;
   readonly #host: BackendHost;
   readonly #places: ListeningPlaces;
-  readonly #state: { now: SeederState };
+  readonly #stage: { now: SeederStage };
   #closing: Promise<void> | undefined;
 
   /**
@@ -64,7 +62,7 @@ export class Seeder implements AsyncDisposable {
    *   listen: "telemap://127.0.0.1:0",
    *   as: "file",
    * });
-   * console.log(seeder.url, seeder.state);
+   * console.log(seeder.url, seeder.stage);
    * ```
    *
    * @throws {UsageError} for a backend, address or option that cannot be.
@@ -102,34 +100,34 @@ export class Seeder implements AsyncDisposable {
     places: ListeningPlaces,
     hooks: SeederHooks,
   ): Promise<Seeder> {
-    const state: { now: SeederState } = { now: "serving" };
+    const stage: { now: SeederStage } = { now: "serving" };
     const given = Promise.withResolvers<void>(), released = Promise.withResolvers<void>();
     await host.seed({
       suspend: async () => await hooks.onSuspend?.(),
       resume: async () => await hooks.onResume?.(),
       flush: () => mount.writeBack(),
     }, (now) => {
-      state.now = now;
+      stage.now = now;
       if (now === "given" || now === "released") given.resolve();
       if (now === "released") released.resolve();
-      hooks.onState?.(now);
+      hooks.onStage?.(now);
     });
     await places.serve(host);
-    return new Seeder(host, mount, places, state, given.promise, released.promise);
+    return new Seeder(host, mount, places, stage, given.promise, released.promise);
   }
 
   private constructor(
     host: BackendHost,
     mount: Mount,
     places: ListeningPlaces,
-    state: { now: SeederState },
+    stage: { now: SeederStage },
     given: Promise<void>,
     released: Promise<void>,
   ) {
     this.#host = host;
     this.mount = mount;
     this.#places = places;
-    this.#state = state;
+    this.#stage = stage;
     this.given = given;
     this.released = released;
   }
@@ -140,8 +138,8 @@ export class Seeder implements AsyncDisposable {
   }
 
   /** Where the handover is. */
-  get state(): SeederState {
-    return this.#state.now;
+  get stage(): SeederStage {
+    return this.#stage.now;
   }
 
   /**

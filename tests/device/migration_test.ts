@@ -121,7 +121,7 @@ for (const [name, form] of Object.entries(FORMS)) {
     await using leecher = await leech(site, seeder.url);
     await leecher.copied();
     const mount = await leecher.finalize({ strategy: "force", maxTime: 5000 });
-    assertEquals(seeder.state, "given");
+    assertEquals(seeder.stage, "given");
     assertSame(await readAll(mount, form), writer.model);
     await writeBytes(mount, form, new Uint8Array(100).fill(7), 12345);
     writer.model.fill(7, 12345, 12445);
@@ -173,7 +173,7 @@ test(
     await using leecher = await leech(site, seeder.url);
     const impossible = { maxDowntime: 0, maxTime: 200, strategy: "cancel" } as const;
     await assertRejects(() => leecher.finalize(impossible), DeadlineError, "would be needed");
-    assertEquals(seeder.state, "serving");
+    assertEquals(seeder.stage, "serving");
     const mount = await leecher.finalize({ strategy: "force", maxTime: 1000 });
     assertSame(await readAll(mount, FILE), writer.model);
   },
@@ -190,7 +190,7 @@ test(
     });
     await using leecher = await leech(site, seeder.url);
     await assertRejects(() => leecher.finalize({ suspendMs: 50 }), Error, "suspend the program");
-    assertEquals(seeder.state, "serving");
+    assertEquals(seeder.stage, "serving");
     await writeBytes(seeder.mount, FILE, new Uint8Array(10).fill(1), 0);
     hold.resolve();
     const mount = await leecher.finalize();
@@ -208,7 +208,7 @@ test(
       await leecher.copied();
     }
     await writeBytes(seeder.mount, FILE, new Uint8Array(10).fill(1), 0);
-    assertEquals(seeder.state, "serving");
+    assertEquals(seeder.stage, "serving");
     await using leecher = await leech({ ...site, local: `${site.local}2` }, seeder.url);
     assertEquals((await readAll(await leecher.finalize(), FILE))[9], 1);
   },

@@ -1,0 +1,127 @@
+/**
+ * `telemap leech`: brings a region here that is in use on another host, and takes it over.
+ *
+ * @module
+ */
+import { parseDuration } from "../lib/backend/duration.ts";
+import { formatSize, Leecher, type MigrationMetrics } from "../mod.ts";
+import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
+import { closeOnceFree } from "./close_mount.ts";
+import { StopSignals } from "./stop_signals.ts";
+import { readToken, TOKEN_OPTION } from "./token.ts";
+
+/** See the module. */
+export const leech: Command = defineCommand({
+  name: "leech",
+  summary: "Take over a region that is in use on another host",
+  description: "It copies the region of a telemap seed while that is in use, then what was " +
+    "written meanwhile, until that is so little that the last of it fits in --max-downtime; then " +
+    "the program there is suspended, and the region appears here. Where it is written faster than " +
+    "it can be copied, --strategy says what happens after --max-time: wait and cancel give up, " +
+    "and all goes on there; force takes it over, and fetches what is missing on demand.\n" +
+    "It stays mounted until SIGINT or SIGTERM. With --json it prints one line for each event: " +
+    "progress, ready, complete and closed.",
+  operands: [{ name: "URL", help: "address of the seeder", value: "url" }],
+  options: {
+    cache: {
+      help: "where the region comes to lie: file:/path or dir:/path",
+      value: "url",
+      label: "URL",
+      required: true,
+    },
+    device: {
+      help: "what it appears as",
+      value: ["auto", "nbd", "fuse", "loop"],
+      default: "auto",
+    },
+    at: { help: "directory where the fuse file appears", value: "path", label: "PATH" },
+    "max-downtime": {
+      help: "how long the program may stand still",
+      value: "text",
+      label: "TIME",
+      default: "100ms",
+    },
+    "max-time": {
+      help: "how long to try for that",
+      value: "text",
+      label: "TIME",
+      default: "60s",
+    },
+    "max-suspend": {
+      help: "how long the source may take to suspend, and waits then",
+      value: "text",
+      label: "TIME",
+      default: "10s",
+    },
+    strategy: {
+      help: "what happens then",
+      value: ["wait", "force", "cancel"],
+      default: "wait",
+    },
+    "token-file": TOKEN_OPTION,
+    json: JSON_OPTION,
+  },
+  examples: [
+    {
+      call: "telemap leech telemap://server:4100 --cache file:/srv/disk.img --device loop",
+      does: "the region of a telemap seed on another host",
+    },
+  ],
+  async run([source], options) {
+    using stop = new StopSignals();
+    const token = await readToken(options["token-file"]);
+    const { json, at, device, strategy } = options;
+    const goal = {
+      maxDowntime: parseDuration(options["max-downtime"]),
+      maxTime: parseDuration(options["max-time"]),
+      suspendMs: parseDuration(options["max-suspend"]),
+      strategy,
+    };
+    const leecher = await Leecher.open({
+      ...{ source: source!, local: options.cache, device, as: "path" },
+      ...(at !== undefined && { at }),
+      ...(token !== undefined && { token }),
+    });
+    const say = (event: string, metrics: MigrationMetrics, line: string) =>
+      console.log(json ? JSON.stringify({ event, ...metrics }) : line);
+    const stopped = stop.received.then(() => undefined);
+    let lost: Error | undefined;
+    let mount: Awaited<ReturnType<Leecher["finalize"]>> | undefined;
+    try {
+      const copied = await Promise.race([leecher.copied().then(() => true), stopped]);
+      if (copied !== undefined) {
+        const metrics = await leecher.progress();
+        say("progress", metrics, `Copied ${formatSize(metrics.size)}; following`);
+        mount = await Promise.race([leecher.finalize(goal), stopped]);
+      }
+      if (mount !== undefined) {
+        const metrics = await leecher.progress();
+        const { path, device, size } = mount;
+        console.log(
+          json
+            ? JSON.stringify({ ...metrics, event: "ready", device, path })
+            : `Took over ${formatSize(size)} at ${path} by ${device} ${summaryOf(metrics)}`,
+        );
+        const completed = leecher.completed().then(async () => {
+          const metrics = await leecher.progress();
+          say("complete", metrics, "Everything is here; the source is needed no more");
+          return await stopped;
+        });
+        lost = await Promise.race([completed, stopped, mount.closed]);
+      }
+    } finally {
+      await (mount === undefined ? leecher.close() : closeOnceFree(mount, () => leecher.close()))
+        .catch((error) => lost ??= error);
+    }
+    if (lost !== undefined) throw lost;
+    if (json) console.log(JSON.stringify({ event: "closed" }));
+  },
+});
+
+function summaryOf(metrics: MigrationMetrics): string {
+  const { downtimeMs, rounds, receivedBytes, suspendMs, flushMs, lastSetMs, confirmMs } = metrics;
+  const parts = { suspend: suspendMs, flush: flushMs, "last set": lastSetMs, confirm: confirmMs };
+  const told = Object.entries(parts).map(([name, ms]) => `${name} ${ms.toFixed(1)}`).join(", ");
+  return `after ${downtimeMs.toFixed(1)} ms of downtime (${told}), ${rounds} rounds and ` +
+    `${(receivedBytes / 2 ** 20).toFixed(0)} MiB`;
+}
