@@ -48,7 +48,7 @@ export const leech: Command = defineCommand({
       default: "60s",
     },
     "max-suspend": {
-      help: "how long the source may take to suspend, and waits then",
+      help: "how long the source may suspend, and then wait",
       value: "text",
       label: "TIME",
       default: "10s",
