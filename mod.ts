@@ -32,6 +32,7 @@ export {
   ClosedError,
   ConnectionError,
   DeadlineError,
+  FencedError,
   IntegrityError,
   ProtocolError,
   ReadOnlyError,

@@ -45,6 +45,14 @@ export class ReadOnlyError extends TelemapError {
   }
 }
 
+/** A region may not be used here, as another host owns it, or may. */
+export class FencedError extends TelemapError {
+  /** Makes the error. */
+  constructor(message: string, options?: TelemapErrorOptions) {
+    super("EROFS", message, options);
+  }
+}
+
 /** A call reached something that is closed already. */
 export class ClosedError extends TelemapError {
   /** Makes the error. */

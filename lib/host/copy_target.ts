@@ -6,7 +6,7 @@
 import type { Backend } from "../backend/backend.ts";
 import { parseLocalUrl } from "../backend/local_url.ts";
 import { splitDelayUrl } from "../chunk/delay_url.ts";
-import { openBackend, type OpenOptions } from "./open_backend.ts";
+import { openBackend, type OpenOptions, openUnfenced } from "./open_backend.ts";
 
 /**
  * As `openBackend`, but `memory:`, and a `file:` or `dir:` that is not there yet, need no size: they
@@ -18,6 +18,11 @@ export async function openCopyTarget(
   options: OpenOptions = {},
 ): Promise<Backend> {
   return await openBackend(await withSize(url, size), options);
+}
+
+/** The same of a region that another host may own: for those who hand it over. */
+export async function openHandoverTarget(url: string, size: number): Promise<Backend> {
+  return await openUnfenced(await withSize(url, size));
 }
 
 async function withSize(url: string, size: number): Promise<string> {

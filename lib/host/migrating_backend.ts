@@ -4,8 +4,12 @@
  *
  * @module
  */
+import { readdirSync, statSync } from "node:fs";
 import type { Awaitable, Backend, Extent, ZeroOptions } from "../backend/backend.ts";
 import { ClosedError, UsageError } from "../backend/errors.ts";
+import { HandoverFile, handoverPath, readHandover } from "../backend/handover_file.ts";
+import { type HandoverRecord, NOBODY, UNRECORDED } from "../backend/handover_record.ts";
+import { parseLocalUrl } from "../backend/local_url.ts";
 import { openJournal } from "../chunk/journal_file.ts";
 import { lockBackend, type LockedBackend } from "../chunk/lock.ts";
 import { Stage } from "../chunk/stage.ts";
@@ -14,8 +18,9 @@ import { LeechedRegion } from "../migration/leeched_region.ts";
 import { LeecherCore } from "../migration/leecher_core.ts";
 import { SeederClient } from "../migration/seeder_client.ts";
 import { type SeededProgram, SeederCore } from "../migration/seeder_core.ts";
+import { sourceAfterRestart } from "../migration/source_handover.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
-import { openCopyTarget } from "./copy_target.ts";
+import { openHandoverTarget } from "./copy_target.ts";
 
 /** How a region is seeded; structured-cloneable. */
 export interface SeedOptions {
@@ -27,8 +32,10 @@ export interface SeedOptions {
 export interface LeechOptions {
   /** Bytes of a chunk that are asked for; the source decides. */
   chunkSize: number;
-  /** 16 random bytes that tell this leecher from others. */
+  /** 16 random bytes that tell this leecher from others, where it begins. */
   leech: Uint8Array;
+  /** The address of the source, for people who look at the record. */
+  peer: string;
   /** Requests to the source at a time; by measured latency and rate unless told. */
   pullWorkers?: number | undefined;
   /** Bytes a second at most, while the program runs at the source. */
@@ -51,14 +58,18 @@ export class MigratingBackend extends Stage {
   /** What gives it away, once {@linkcode seed} was called. */
   seeder: SeederCore | undefined;
 
+  /** The record of who owns the region; missing where that lives in memory. */
+  readonly handover: HandoverFile | undefined;
+
   /** Over `backend`, which belongs to it. */
-  constructor(backend: Backend, chunkSize: number) {
+  constructor(backend: Backend, chunkSize: number, handover: HandoverFile | undefined) {
     const track = trackBackend(backend, { chunkSize });
     const lock = lockBackend(track, { holdTimeout: HOLD_MS });
     super(lock);
     this.lock = lock;
     this.track = track;
     this.chunkSize = chunkSize;
+    this.handover = handover;
   }
 
   /** Whether nothing goes on by itself now, but for timers that may be late by some ms. */
@@ -70,8 +81,13 @@ export class MigratingBackend extends Stage {
   seed(program: SeededProgram): SeederCore {
     if (this.seeder !== undefined) throw new UsageError("Cannot seed a region twice");
     const { lock, track, chunkSize } = this;
-    const epoch = this.leecher?.metrics.epoch ?? 0;
-    const state = { at: "serving", epoch } as const;
+    const state = sourceAfterRestart(
+      this.handover?.record ?? {
+        ...UNRECORDED,
+        epoch: this.leecher?.metrics.epoch ?? 0,
+      },
+    );
+    if (state === undefined) throw new UsageError("Cannot seed a region that is not here");
     return this.seeder = new SeederCore({ lock, track, chunkSize, program, state });
   }
 
@@ -120,36 +136,97 @@ export class MigratingBackend extends Stage {
   }
 }
 
+/** A region that is here, to be seeded. */
+export function openSeeded(
+  backend: Backend,
+  handover: HandoverFile | undefined,
+  { chunkSize }: SeedOptions,
+): MigratingBackend {
+  return new MigratingBackend(backend, chunkSize, handover);
+}
+
 /**
  * Begins to bring a region from `remote`, which belongs to the answer, into a cache on this host: a
- * `file:` or `dir:` that is made where it is not there, or `memory:`.
+ * `file:` or `dir:` that is made where it is not there, or `memory:`. One that was begun before goes
+ * on where it was, also where the region was taken over already.
  */
 export async function openLeeched(
   remote: RemoteBackend,
   cacheUrl: string,
   options: LeechOptions,
 ): Promise<MigratingBackend> {
-  const client = new SeederClient(remote, options.leech);
-  const tracked = await client.track({ chunkSize: options.chunkSize });
-  const { size, chunkSize } = tracked;
-  const local = await openCopyTarget(cacheUrl, size);
+  const found = recordOf(cacheUrl);
+  const leech = found.record.leech === NOBODY ? options.leech : fromHex(found.record.leech);
+  const client = new SeederClient(remote, leech);
+  const { state, epoch } = found.record;
+  // What was taken over is not followed any more.
+  const isTaken = state === "taken" ||
+    state === "confirming" && await isGivenTo(client, leech, epoch);
+  const tracked = isTaken ? undefined : await client.track({ chunkSize: options.chunkSize });
+  const size = remote.size, chunkSize = tracked?.chunkSize ?? options.chunkSize;
+  const local = await openHandoverTarget(cacheUrl, size);
   try {
+    const handover = found.path === undefined ? undefined : new HandoverFile(found.path);
+    const peer = options.peer, id = toHex(leech);
+    // Of what is not written down as taken, only the digests tell what of it is right.
+    const discard = state !== "taken";
     const journal = await openJournal({
-      ...{ url: cacheUrl, cache: local, size, chunkSize, discard: true },
+      ...{ url: cacheUrl, cache: local, size, chunkSize, discard },
       remote: { id: remote.regionId },
     });
-    const isOld = journal.isNew !== true;
+    if (!isTaken) handover?.write({ state: "receiving", epoch, leech: id, peer });
+    const isOld = journal.isNew !== true && discard;
     const copy = new LeechedRegion({ remote, local, chunkSize, journal });
-    const backend = new MigratingBackend(copy, chunkSize);
-    await backend.lock.lock();
+    const backend = new MigratingBackend(copy, chunkSize, handover);
+    if (state !== "taken") await backend.lock.lock();
     backend.leecher = new LeecherCore({
-      ...{ remote, client, copy, lock: backend.lock, tracked, isOld },
+      ...{ remote, client, copy, lock: backend.lock, isOld },
+      tracked: tracked ?? { trackId: new Uint8Array(16), epoch },
+      ...(isTaken && { taken: { epoch, recorded: state === "taken" } }),
       pull: { workers: options.pullWorkers, rateLimit: options.pullRate },
-      record: () => Promise.resolve(),
+      record: (state, epoch) => {
+        handover?.write({ state, epoch, leech: id, peer });
+        return Promise.resolve();
+      },
     });
     return backend;
   } catch (error) {
     await local.close();
     throw error;
   }
+}
+
+/** The record of the place that a region comes to. Throws where something else is there. */
+function recordOf(cacheUrl: string): { path: string | undefined; record: HandoverRecord } {
+  const store = /^memory:/i.test(cacheUrl) ? undefined : parseLocalUrl(cacheUrl);
+  const path = handoverPath(store);
+  if (path === undefined || store === undefined || !("path" in store)) {
+    return { path: undefined, record: UNRECORDED };
+  }
+  const record = readHandover(path);
+  const isNew = record.time === 0 && !isThere(store.path);
+  if (isNew || ["receiving", "confirming", "taken"].includes(record.state)) return { path, record };
+  throw new UsageError(`Cannot bring a region to ${cacheUrl}, where there is something else`, {
+    hint: "name a place where there is nothing",
+  });
+}
+
+function isThere(path: string): boolean {
+  const found = statSync(path, { throwIfNoEntry: false });
+  return found !== undefined && !(found.isDirectory() && readdirSync(path).length === 0);
+}
+
+/** Whether the source has given the region to this leecher; throws where it cannot tell. */
+async function isGivenTo(client: SeederClient, leech: Uint8Array, epoch: number): Promise<boolean> {
+  const told = await client.outcome({ epoch });
+  return (told.state === "given" || told.state === "released") && told.epoch === epoch &&
+    told.leech.every((byte, index) => byte === leech[index]);
+}
+
+function toHex(id: Uint8Array): string {
+  return [...id].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function fromHex(id: string): Uint8Array {
+  return Uint8Array.from(id.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 }

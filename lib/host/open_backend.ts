@@ -6,7 +6,9 @@
 import type { Backend, SharedBackend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
 import { openSharedMemory } from "../backend/memory.ts";
-import { openLocal } from "../backend/open_local.ts";
+import { HandoverFile, handoverPath } from "../backend/handover_file.ts";
+import { parseLocalUrl } from "../backend/local_url.ts";
+import { openLocal, type OpenLocalOptions } from "../backend/open_local.ts";
 import { alignBackend } from "../chunk/align.ts";
 import { delayBackend } from "../chunk/delay.ts";
 import { parseDelayOptions, splitDelayUrl } from "../chunk/delay_url.ts";
@@ -41,10 +43,15 @@ export async function openBackend(url: string | URL, options: OpenOptions = {}):
   return await openUrl(url instanceof URL ? url.href : url, options);
 }
 
+/** The same, also where another host owns the region: for those who hand it over. */
+export async function openUnfenced(url: string): Promise<Backend> {
+  return await openUrl(url, { unfenced: true });
+}
+
 /** The same, with connections that depend on `reactor` instead of the runtime's event loop. */
 async function openUrl(
   text: string,
-  options: OpenOptions,
+  options: OpenOptions & OpenLocalOptions,
   reactor?: Reactor,
 ): Promise<Backend> {
   const { token } = options;
@@ -59,7 +66,7 @@ async function openUrl(
       throw error;
     }
   }
-  const local = openLocal(text);
+  const local = openLocal(text, { unfenced: options.unfenced });
   if (local !== undefined) return local;
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1]?.toLowerCase() ?? "";
   if (/^nbds?(\+unix)?$/.test(scheme)) {
@@ -90,9 +97,11 @@ export async function openPortable(
     case "managed":
       return await openBehindCache(source, reactor, onLocal);
     case "seeded": {
-      const { MigratingBackend } = await import("./migrating_backend.ts");
-      const backend = alignBackend(await openPortable(source.source, reactor));
-      return new MigratingBackend(backend, source.options.chunkSize);
+      const { openSeeded } = await import("./migrating_backend.ts");
+      const handover = handoverOf(source.source);
+      const open = () => openPortable(source.source, reactor);
+      const backend = handover && openGiven(source.source, handover) || await open();
+      return openSeeded(alignBackend(backend), handover, source.options);
     }
     case "leeched": {
       const { openLeeched } = await import("./migrating_backend.ts");
@@ -137,6 +146,25 @@ async function openBehindCache(
     await remote.close();
     throw error;
   }
+}
+
+/** The record of who owns a region, where it has one. */
+function handoverOf(source: PortableSource): HandoverFile | undefined {
+  const url = source.kind === "url"
+    ? source.url
+    : source.kind === "shared" && source.shared.kind === "file"
+    ? source.shared.url
+    : undefined;
+  const path = url === undefined ? undefined : handoverPath(parseLocalUrl(url));
+  return path === undefined ? undefined : new HandoverFile(path);
+}
+
+/** What is left of a region that was given away, which its new owner may still want to read. */
+function openGiven(source: PortableSource, handover: HandoverFile): Backend | undefined {
+  const { state } = handover.record;
+  if (state !== "given" && state !== "released") return undefined;
+  const url = source.kind === "url" ? source.url : undefined;
+  return url === undefined ? undefined : openLocal(url, { unfenced: true });
 }
 
 function openAgain(shared: SharedBackend): Backend {

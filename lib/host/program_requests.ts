@@ -4,6 +4,8 @@
  *
  * @module
  */
+import type { HandoverFile } from "../backend/handover_file.ts";
+import type { Offer } from "../migration/source_handover.ts";
 import type { SeededProgram, SeederStage } from "../migration/seeder_core.ts";
 import type { HostMessage, ProgramRequest } from "./protocol.ts";
 import { type PortableError, unpackError } from "./remote_error.ts";
@@ -12,13 +14,22 @@ import { type PortableError, unpackError } from "./remote_error.ts";
 export class ProgramRequests implements SeededProgram {
   readonly #send: (message: HostMessage) => void;
   readonly #pushMemory: () => Promise<void>;
+  readonly #handover: HandoverFile | undefined;
   readonly #pending = new Map<number, PromiseWithResolvers<void>>();
   #nextAsk = 1;
 
-  /** Asks by messages; `pushMemory` brings memory that this Worker pages in to the region. */
-  constructor(send: (message: HostMessage) => void, pushMemory: () => Promise<void>) {
+  /**
+   * Asks by messages; `pushMemory` brings memory that this Worker pages in to the region, of whose
+   * owner `handover` is the record, if it has one.
+   */
+  constructor(
+    send: (message: HostMessage) => void,
+    pushMemory: () => Promise<void>,
+    handover: HandoverFile | undefined,
+  ) {
     this.#send = send;
     this.#pushMemory = pushMemory;
+    this.#handover = handover;
   }
 
   /** What was asked for is done, or failed. */
@@ -42,7 +53,9 @@ export class ProgramRequests implements SeededProgram {
     return this.#ask("resume");
   }
 
-  record(): void {}
+  record(state: "given" | "released", { leech, epoch }: Offer): void {
+    this.#handover?.write({ state, epoch, leech, peer: "" });
+  }
 
   onStage(stage: SeederStage): void {
     this.#send({ event: "seeder", stage });

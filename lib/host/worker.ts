@@ -187,6 +187,7 @@ class HostWorker {
     this.#program = new ProgramRequests(
       (message) => scope.postMessage(message),
       () => this.#memories.pushAll(),
+      this.#migrating.handover,
     );
     this.#migrating.seed(this.#program);
   }

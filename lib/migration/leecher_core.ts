@@ -42,8 +42,10 @@ export interface LeecherCoreOptions {
   isOld: boolean;
   /** How chunks are pulled. */
   pull: PullOptions;
-  /** Writes down, durably, that the region is here under that epoch, or that the source is let go. */
-  record: (state: "owner" | "complete", epoch: number) => Promise<void>;
+  /** The epoch under which the region was taken over before; `recorded`: and that was written down. */
+  taken?: { epoch: number; recorded: boolean };
+  /** Writes down, durably, where the handover under that epoch is. */
+  record: (state: "receiving" | "confirming" | "taken" | "owner", epoch: number) => Promise<void>;
 }
 
 /** How a region is taken over. */
@@ -132,7 +134,7 @@ export class LeecherCore {
       ...{ flushMs: 0, lastSetMs: 0, confirmMs: 0, lastSetBytes: 0 },
       compared: { equal: 0, different: 0, left: 0 },
     };
-    this.#copied = this.#copyAll();
+    this.#copied = options.taken === undefined ? this.#copyAll() : this.#goOn(options.taken);
     this.#copied.catch(() => {});
   }
 
@@ -171,6 +173,7 @@ export class LeecherCore {
    * @throws {DeadlineError} what is left did not become small enough, and nothing was forced.
    */
   async finalize(options: FinalizeOptions): Promise<void> {
+    if (this.#options.taken !== undefined) return await this.#copied;
     if (this.isOwner) return;
     const force = await this.#converge(options);
     await this.#handOver(options, force);
@@ -184,7 +187,7 @@ export class LeecherCore {
     await this.#puller?.complete();
     await this.#compareAll();
     await copy.keepAll();
-    await record("complete", this.#epoch);
+    await record("owner", this.#epoch);
     await client.done({ epoch: this.#epoch });
     this.#state = "complete";
   }
@@ -203,6 +206,19 @@ export class LeecherCore {
     await this.#pull([]);
     this.#rate = absentBytes / (performance.now() - start) * 1000;
     if (this.#state === "copying") this.#state = "following";
+  }
+
+  /** The region was taken over before a restart: what is missing still comes from the source. */
+  async #goOn({ epoch, recorded }: { epoch: number; recorded: boolean }): Promise<void> {
+    const { copy, lock, record } = this.#options;
+    this.#epoch = this.#metrics.epoch = epoch;
+    if (!recorded) {
+      await this.#adoptAll();
+      await copy.own(() => record("taken", epoch));
+    }
+    this.#state = "owner";
+    lock.release();
+    this.#fetchRest(new RangeList());
   }
 
   /** Pulls all that is absent, these ranges first. */
@@ -324,6 +340,8 @@ export class LeecherCore {
     const epoch = ++this.#epoch;
     let owned: Promise<void>;
     const asked = performance.now();
+    // Written down before the program is suspended: a restart asks what became of it.
+    await record("confirming", epoch);
     this.#state = "asking";
     try {
       const pieces = force ? [] : this.#askForPieces(epoch);
@@ -349,7 +367,7 @@ export class LeecherCore {
       await client.confirm({ epoch });
       const now = performance.now();
       this.#state = "owner";
-      owned = copy.own(() => record("owner", epoch));
+      owned = copy.own(() => record("taken", epoch));
       lock.release();
       Object.assign(this.#metrics, {
         epoch,
@@ -398,6 +416,7 @@ export class LeecherCore {
     this.#state = "following";
     try {
       await this.#options.client.cancel();
+      await this.#options.record("receiving", this.#epoch);
       await this.#trackAgain();
     } catch {
       // The next round finds out.

@@ -74,7 +74,7 @@ export class Leecher implements AsyncDisposable {
     const { device: choice = "auto", as = "path" } = options;
     const leech = crypto.getRandomValues(new Uint8Array(16));
     const host = await BackendHost.startLeeched(`${source}`, `${local}`, {
-      ...{ leech, token, pullWorkers, pullRate, chunkSize: CHUNK_SIZE },
+      ...{ leech, peer: `${source}`, token, pullWorkers, pullRate, chunkSize: CHUNK_SIZE },
       apart: isMapped({ choice, as }),
     });
     return new Leecher(host, await mountHost(host, options));

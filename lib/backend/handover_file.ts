@@ -1,0 +1,107 @@
+/**
+ * The file beside a region that says who owns it, and the fence that it is: a region that was given
+ * away is written here no more, by whomever and after however many restarts.
+ *
+ * It lies at `/p.handover` for `file:/p`, and at `/p/telemap.handover` for `dir:/p`. A region without
+ * one is owned here. Whoever knows that no other host has the region may remove it.
+ *
+ * @module
+ */
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, realpathSync } from "node:fs";
+import { writeSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { O } from "../../ffi/file.ts";
+import { nodeCall } from "../../ffi/node_error.ts";
+import { syncDirectory } from "./disk_file.ts";
+import { FencedError } from "./errors.ts";
+import {
+  decodeHandover,
+  encodeHandover,
+  HANDOVER_BYTES,
+  type HandoverRecord,
+  handoverSlotOffset,
+  UNRECORDED,
+} from "./handover_record.ts";
+import type { LocalStore } from "./local_url.ts";
+
+/** Where the record of a region lies; undefined for one in memory, which has none. */
+export function handoverPath(store: LocalStore | undefined): string | undefined {
+  if (store?.scheme !== "file" && store?.scheme !== "dir") return undefined;
+  const path = existsSync(store.path)
+    ? realpathSync(store.path)
+    : join(realpathSync(dirname(store.path)), basename(store.path));
+  return store.scheme === "file" ? `${path}.handover` : join(path, "telemap.handover");
+}
+
+/**
+ * What is recorded in a file. Throws `IntegrityError` where that is damaged, `UsageError` where it is
+ * something else, and `SystemError` where it cannot be read.
+ */
+export function readHandover(path: string): HandoverRecord {
+  return readFound(path)?.record ?? UNRECORDED;
+}
+
+/**
+ * Throws {@linkcode FencedError} where a region may not be opened, as it is owned elsewhere, or not
+ * whole; where it was given away it may be read. Throws as {@linkcode readHandover} does.
+ */
+export function checkFence(store: LocalStore): void {
+  const path = handoverPath(store);
+  if (path === undefined) return;
+  const { state, epoch, peer } = readHandover(path);
+  const given = state === "given" || state === "released";
+  if (state === "owner" || given && "readOnly" in store && store.readOnly === true) return;
+  const what = given
+    ? `was given away (epoch ${epoch})`
+    : `comes from ${peer || "another host"} and is not whole`;
+  throw new FencedError(`Cannot open ${store.scheme}:${path} as the region ${what}`, {
+    hint: given
+      ? "go on where it was given to, or open it with readonly"
+      : "go on with telemap leech and the same cache",
+  });
+}
+
+/** The record of one region, to be read and written. */
+export class HandoverFile {
+  readonly #path: string;
+
+  /** Nothing is opened until it is used. */
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  /** What is recorded. Throws as {@linkcode readHandover} does. */
+  get record(): HandoverRecord {
+    return readHandover(this.#path);
+  }
+
+  /**
+   * Records something durably: it holds when this returns. Where it throws (`SystemError`: ENOSPC,
+   * EIO, …), either that or what was recorded before holds.
+   */
+  write(record: Omit<HandoverRecord, "time" | "promoted"> & { promoted?: boolean }): void {
+    const found = readFound(this.#path);
+    const slot = found === undefined ? 0 : 1 - found.slot;
+    const whole = { promoted: false, ...record, time: Date.now() };
+    const bytes = encodeHandover(whole, (found?.sequence ?? 0) + 1);
+    nodeCall("write", this.#path, () => {
+      const isNew = !existsSync(this.#path);
+      const fd = openSync(this.#path, O.RDWR | O.CREAT, 0o666);
+      try {
+        if (isNew) writeSync(fd, new Uint8Array(HANDOVER_BYTES), 0, HANDOVER_BYTES, 0);
+        writeSync(fd, bytes, 0, bytes.length, handoverSlotOffset(slot));
+        fsyncSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+    });
+    if (found === undefined) syncDirectory(dirname(this.#path));
+  }
+}
+
+function readFound(path: string): ReturnType<typeof decodeHandover> {
+  if (!existsSync(path)) return undefined;
+  const bytes = new Uint8Array(HANDOVER_BYTES);
+  bytes.set(nodeCall("read", path, () => readFileSync(path)).subarray(0, HANDOVER_BYTES));
+  return decodeHandover(bytes, path);
+}
