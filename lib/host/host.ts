@@ -265,17 +265,20 @@ export class BackendHost implements AsyncDisposable {
     return (await this.#link.call({ command: "progress" })).progress!;
   }
 
-  /** Of a seeded or leeched backend: lets others take it over; the program does what they need. */
+  /**
+   * Of a seeded or leeched backend: lets others take it over; the program does what they need.
+   * Answers where the handover is.
+   */
   async seed(
     program: Record<ProgramRequest, () => Promise<void>>,
     onStage: (stage: SeederStage) => void,
-  ): Promise<void> {
+  ): Promise<SeederStage> {
     this.#link.onSeeder = onStage;
     this.#link.onAsk = async (ask, what) => {
       const error = await program[what]().then(() => undefined, packError);
       if (!this.#link.ended) await this.#link.call({ command: "did", ask, error });
     };
-    await this.#link.call({ command: "seed" });
+    return (await this.#link.call({ command: "seed" })).stage!;
   }
 
   /** Takes back what is offered to somebody. */

@@ -159,29 +159,33 @@ export async function openLeeched(
   const leech = found.record.leech === NOBODY ? options.leech : fromHex(found.record.leech);
   const client = new SeederClient(remote, leech);
   const { state, epoch } = found.record;
-  // What was taken over is not followed any more.
   const isTaken = state === "taken" ||
     state === "confirming" && await isGivenTo(client, leech, epoch);
-  const tracked = isTaken ? undefined : await client.track({ chunkSize: options.chunkSize });
-  const size = remote.size, chunkSize = tracked?.chunkSize ?? options.chunkSize;
+  const tracked = await client.track({ chunkSize: options.chunkSize });
+  const { size, chunkSize } = tracked;
+  const handover = found.path === undefined ? undefined : new HandoverFile(found.path);
+  const peer = options.peer, id = toHex(leech);
+  const receive = () => {
+    if (!isTaken) handover?.write({ state: "receiving", epoch, leech: id, peer });
+  };
+  // Where it lies beside the copy, nobody takes that for a region of its own at any moment.
+  const isBeside = !/^dir:/i.test(cacheUrl);
+  if (isBeside) receive();
   const local = await openHandoverTarget(cacheUrl, size);
   try {
-    const handover = found.path === undefined ? undefined : new HandoverFile(found.path);
-    const peer = options.peer, id = toHex(leech);
+    if (!isBeside) receive();
     // Of what is not written down as taken, only the digests tell what of it is right.
     const discard = state !== "taken";
     const journal = await openJournal({
       ...{ url: cacheUrl, cache: local, size, chunkSize, discard },
       remote: { id: remote.regionId },
     });
-    if (!isTaken) handover?.write({ state: "receiving", epoch, leech: id, peer });
     const isOld = journal.isNew !== true && discard;
     const copy = new LeechedRegion({ remote, local, chunkSize, journal });
     const backend = new MigratingBackend(copy, chunkSize, handover);
     if (state !== "taken") await backend.lock.lock();
     backend.leecher = new LeecherCore({
-      ...{ remote, client, copy, lock: backend.lock, isOld },
-      tracked: tracked ?? { trackId: new Uint8Array(16), epoch },
+      ...{ remote, client, copy, lock: backend.lock, isOld, tracked },
       ...(isTaken && { taken: { epoch, recorded: state === "taken" } }),
       pull: { workers: options.pullWorkers, rateLimit: options.pullRate },
       record: (state, epoch) => {

@@ -112,6 +112,7 @@ export interface HostAnswer {
   statistics?: MemoryStatistics;
   progress?: CacheProgress;
   migration?: MigrationMetrics;
+  stage?: SeederStage;
 }
 
 /** What a seeder asks of the program whose region it has. */

@@ -30,6 +30,7 @@ import type {
 } from "./protocol.ts";
 import { ManagedBackend } from "./managed_backend.ts";
 import { MigratingBackend } from "./migrating_backend.ts";
+import type { SeederStage } from "../migration/seeder_core.ts";
 import type { LeecherCore } from "../migration/leecher_core.ts";
 import type { Controller } from "../rpc/export.ts";
 import { ProgramRequests } from "./program_requests.ts";
@@ -145,7 +146,7 @@ class HostWorker {
       case "progress":
         return { progress: this.#managed.progress };
       case "seed":
-        return this.#seed();
+        return { stage: this.#seed() };
       case "take-back":
         return await this.#while(this.#migrating.seeder!.takeBack());
       case "did":
@@ -183,13 +184,13 @@ class HostWorker {
     throw new UsageError("Cannot take over a region that comes from nowhere");
   }
 
-  #seed(): void {
+  #seed(): SeederStage {
     this.#program = new ProgramRequests(
       (message) => scope.postMessage(message),
       () => this.#memories.pushAll(),
       this.#migrating.handover,
     );
-    this.#migrating.seed(this.#program);
+    return this.#migrating.seed(this.#program).stage;
   }
 
   #isAtRest(backend: ManagedBackend | MigratingBackend): boolean {

@@ -102,16 +102,21 @@ export class Seeder implements AsyncDisposable {
   ): Promise<Seeder> {
     const stage: { now: SeederStage } = { now: "serving" };
     const given = Promise.withResolvers<void>(), released = Promise.withResolvers<void>();
-    await host.seed({
-      suspend: async () => await hooks.onSuspend?.(),
-      resume: async () => await hooks.onResume?.(),
-      flush: () => mount.writeBack(),
-    }, (now) => {
+    const enter = (now: SeederStage) => {
       stage.now = now;
       if (now === "given" || now === "released") given.resolve();
       if (now === "released") released.resolve();
-      hooks.onStage?.(now);
-    });
+    };
+    enter(
+      await host.seed({
+        suspend: async () => await hooks.onSuspend?.(),
+        resume: async () => await hooks.onResume?.(),
+        flush: () => mount.writeBack(),
+      }, (now) => {
+        enter(now);
+        hooks.onStage?.(now);
+      }),
+    );
     await places.serve(host);
     return new Seeder(host, mount, places, stage, given.promise, released.promise);
   }
