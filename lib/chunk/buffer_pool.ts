@@ -1,5 +1,5 @@
 /**
- * Buffers that are used again, as new ones of a MiB cost as much to zero as to fill.
+ * Buffers for requests, which are used again: making one costs about as much as filling it.
  *
  * @module
  */
@@ -7,26 +7,48 @@
 /** Free buffers are kept up to so many bytes. */
 const KEPT_BYTES = 32 << 20;
 
-/** Hands out buffers of up to one size. */
+/**
+ * See the module. A buffer has a power of two bytes, or the most there may be, so that a small request
+ * does not pay for the largest one.
+ */
 export class BufferPool {
-  readonly #size: number;
   readonly #most: number;
-  readonly #free: Uint8Array<ArrayBuffer>[] = [];
+  /** By the logarithm of their bytes, rounded up. */
+  readonly #free: Uint8Array<ArrayBuffer>[][] = Array.from({ length: 33 }, () => []);
+  #kept = 0;
 
-  /** Makes a pool of buffers of `size` bytes. */
-  constructor(size: number) {
-    this.#size = size;
-    this.#most = Math.max(Math.floor(KEPT_BYTES / size), 1);
+  /** Makes a pool of buffers of up to `most` bytes. */
+  constructor(most: number) {
+    this.#most = most;
   }
 
-  /** A buffer of so many bytes, at most the pool's size; what is in it is not said. */
+  /** A buffer of so many bytes, at most the pool's; what is in it is not said. */
   take(length: number): Uint8Array<ArrayBuffer> {
-    const whole = this.#free.pop() ?? new Uint8Array(this.#size);
-    return length === this.#size ? whole : whole.subarray(0, length);
+    const bits = logarithm(length);
+    const free = this.#free[bits]!.pop();
+    if (free !== undefined) this.#kept -= free.length;
+    const whole = free ?? new Uint8Array(Math.min(2 ** bits, this.#most));
+    return length === whole.length ? whole : whole.subarray(0, length);
   }
 
   /** Gives a buffer back that {@linkcode take} handed out and nobody uses any more. */
   give(buffer: Uint8Array<ArrayBuffer>): void {
-    if (this.#free.length < this.#most) this.#free.push(new Uint8Array(buffer.buffer));
+    const whole = new Uint8Array(buffer.buffer);
+    const bits = logarithm(whole.length);
+    if (this.#kept + whole.length > KEPT_BYTES) this.#dropOthers(bits);
+    if (this.#kept + whole.length > KEPT_BYTES) return;
+    this.#kept += whole.length;
+    this.#free[bits]!.push(whole);
   }
+
+  /** Requests of another size than lately may not come again. */
+  #dropOthers(bits: number): void {
+    for (const [others, free] of this.#free.entries()) if (others !== bits) free.length = 0;
+    this.#kept = this.#free[bits]!.reduce((sum, { length }) => sum + length, 0);
+  }
+}
+
+/** The smallest power of two that is no less, as its exponent. */
+function logarithm(length: number): number {
+  return length <= 1 ? 0 : 32 - Math.clz32(length - 1);
 }
