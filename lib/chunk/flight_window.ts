@@ -1,14 +1,24 @@
 /**
- * How much is worth having in flight to a remote: enough that it never waits for the next request,
- * and no more, as everything beyond stands in a queue in front of somebody.
+ * When another request to a remote is worth beginning: early enough that the link never rests, and no
+ * earlier, as everything beyond stands in a queue in front of somebody who waits for a read.
  *
- * That is its rate times its round-trip time, both of which are measured on the requests
- * themselves. In the beginning the window grows with every answer that comes as quickly as the
- * first ones did; from the first slow one on, it follows what the last rounds achieved, and half as
- * much again to find out whether more would go.
+ * What fills the link is its rate times its latency, both measured on the requests themselves:
+ *
+ * - The latency is the shortest of any request. Most are longer where this host has no time for
+ *   answers, or takes them late; fewer requests would not make those come sooner.
+ * - The rate is that of `answer_rate.ts`: known within a round trip, and followed up and down.
+ *
+ * So much is in flight, and a surplus. That grows until even the quickest request of a round, which
+ * is as long as one takes, stands in a queue of some ms: then the link never rests, whatever late
+ * answers make of it. It shrinks by what the queue is longer, but never so far that less is in flight
+ * than lately came in a round trip: where that makes a queue, it is none that fewer requests shorten.
+ *
+ * Requests are begun at a pace that follows the rate, so that a window that opens is no burst.
  *
  * @module
  */
+import { AnswerRate } from "./answer_rate.ts";
+import { Pace } from "./pace.ts";
 
 /** How a {@linkcode FlightWindow} is bounded. */
 export interface FlightWindowOptions {
@@ -18,40 +28,53 @@ export interface FlightWindowOptions {
   workers?: number | undefined;
 }
 
-const FIRST_BYTES = 16 << 20;
-const LEAST_BYTES = 4 << 20;
 const MOST_BYTES = 192 << 20;
 const MOST_REQUESTS = 256;
-/** By how many times its bytes an answer that came quickly widens the window in the beginning. */
-const GROWTH = 7;
-/** An answer is quick up to so many times the shortest latency, and so many ms. */
-const QUICK = { TIMES: 1.5, MS: 3 } as const;
-/** Rounds whose best rate counts. */
-const ROUNDS = 8;
-/** The shortest latency is measured anew so often, in ms: with little in flight, for some rounds. */
-const MEASURE = { EVERY_MS: 30_000, ROUNDS: 3 } as const;
-/** How much more than the measured rate fills is let into flight. */
-const PROBE = 1.5;
+/**
+ * Before the first answer: so many bytes at once, again after so many ms, and so many in all. That is a
+ * quarter of what a link of 1 GB/s carries, and keeps nobody waiting there for longer than 4 ms.
+ */
+const FIRST = { BYTES: 4 << 20, EVERY_MS: 16, MOST_BYTES: 32 << 20 } as const;
+/** The surplus in the beginning, and beyond what lately came in a round trip at least: ms of the rate. */
+const SURPLUS_MS = 2;
+/** The queue that is aimed at: so many ms, or this share of the latency where that is more. */
+const QUEUE = { MS: 3, SHARE: 1 / 16 } as const;
+/** The surplus changes by so much of what the queue is off its aim: what it does shows a round later. */
+const GAIN = 0.5;
+/** The rate may be overrated by this share: so far under nothing the surplus can shrink. */
+const OVERRATED = 0.25;
+/** Requests are begun at so many times the rate, and those that are late by so many ms at once. */
+const PACE = { TIMES: 1.25, LATE_MS: 4 } as const;
+/**
+ * The shortest latency is measured anew after so many times itself, at most so many ms: with little in
+ * flight, for some rounds.
+ */
+const MEASURE = { EVERY_TIMES: 100, MOST_MS: 30_000, ROUNDS: 3 } as const;
 
 /** See the module. Pure: whoever uses it tells the time, in ms. */
 export class FlightWindow {
   readonly #workers: number | undefined;
-  readonly #least: number;
+  readonly #requestBytes: number;
+  readonly #rate = new AnswerRate();
+  readonly #pace: Pace;
   #limit: number;
-  #shortest = Infinity;
-  #starting = true;
+  #latency = Infinity;
+  #surplus: number = SURPLUS_MS;
   #roundStart = -Infinity;
-  #roundBytes = 0;
+  #roundLatency = Infinity;
+  /** Whether a request was held back in this round. */
+  #held = false;
   #measuredAt = -Infinity;
   /** Rounds to go until the shortest latency is measured. */
   #measuring = 0;
-  readonly #rates: number[] = [];
 
   /** Makes a window that knows nothing yet. */
   constructor({ requestBytes, workers }: FlightWindowOptions) {
-    this.#least = Math.max(LEAST_BYTES, requestBytes * 2);
+    this.#requestBytes = requestBytes;
     this.#workers = workers;
-    this.#limit = Math.max(FIRST_BYTES, this.#least);
+    this.#limit = Math.max(FIRST.MOST_BYTES, requestBytes * 2);
+    const bytes = Math.max(FIRST.BYTES, requestBytes * 2);
+    this.#pace = new Pace({ rate: bytes / FIRST.EVERY_MS, most: bytes, least: bytes });
   }
 
   /** Bytes that are worth having in flight. */
@@ -59,63 +82,91 @@ export class FlightWindow {
     return this.#limit;
   }
 
-  /** Whether another request may be begun beside so many with so many bytes. */
-  hasRoom(requests: number, bytes: number): boolean {
-    if (requests === 0) return true;
-    if (this.#workers !== undefined) return requests < this.#workers;
-    return requests < MOST_REQUESTS && bytes < this.#limit;
-  }
-
   /** The shortest time that an answer took, in ms; 0 before the first one. */
   get latency(): number {
-    return this.#shortest === Infinity ? 0 : this.#shortest;
+    return this.#latency === Infinity ? 0 : this.#latency;
   }
 
-  /** The best rate of the last rounds, in bytes per second; 0 before the first one is over. */
+  /** The rate that was measured, in bytes per second; 0 before. */
   get rate(): number {
-    return this.#rates.length === 0 ? 0 : Math.max(...this.#rates) * 1000;
+    return this.#rate.best * 1000;
+  }
+
+  /**
+   * Milliseconds until another request may be begun beside so many with so many bytes: 0 for now,
+   * Infinity for not before one of them is answered.
+   */
+  delay(requests: number, bytes: number, now: number): number {
+    if (requests === 0) return 0;
+    if (this.#workers !== undefined) return requests < this.#workers ? 0 : Infinity;
+    const room = requests < MOST_REQUESTS && bytes < this.#limit;
+    const delay = room ? this.#pace.delay(now) : Infinity;
+    if (delay > 0) this.#held = true;
+    return delay;
+  }
+
+  /** A request of so many bytes is begun. */
+  began(bytes: number, now: number): void {
+    this.#pace.use(bytes, now);
   }
 
   /** A request that was begun at `startedAt` was answered. */
   answered(bytes: number, startedAt: number, now: number): void {
     const latency = Math.max(now - startedAt, 0.01);
-    this.#shortest = Math.min(latency, this.#shortest);
-    this.#roundBytes += bytes;
-    if (this.#starting) {
-      const quick = Math.max(this.#shortest * QUICK.TIMES, this.#shortest + QUICK.MS);
-      if (latency <= quick) this.#set(this.#limit + bytes * GROWTH);
-      else this.#starting = false;
-    }
+    this.#roundLatency = Math.min(latency, this.#roundLatency);
+    this.#latency = Math.min(latency, this.#latency);
+    const known = this.#rate.best;
+    this.#rate.answered(bytes, startedAt, now);
     if (startedAt >= this.#roundStart) this.#endRound(now);
+    else if (this.#rate.best > known && this.#measuring === 0) this.#follow();
   }
 
-  /** The first request that was begun in this round was answered: so much came in the meantime. */
+  /** The first request that was begun in this round was answered. */
   #endRound(now: number): void {
-    const lasted = now - this.#roundStart;
-    if (lasted > 0 && lasted < Infinity) {
-      this.#rates.push(this.#roundBytes / lasted);
-      if (this.#rates.length > ROUNDS) this.#rates.shift();
-      if (!this.#starting) this.#follow(now);
+    if (this.#measuring === 0) {
+      this.#rate.beginRound(now, this.#held);
+      if (this.#held) this.#adjustSurplus();
     }
+    if (this.#isMeasuring(now)) this.#set(0);
+    else this.#follow();
     this.#roundStart = now;
-    this.#roundBytes = 0;
+    this.#roundLatency = Infinity;
+    this.#held = false;
   }
 
-  #follow(now: number): void {
-    if (now - this.#measuredAt > MEASURE.EVERY_MS) {
-      // The first measurement stands as long as a later one does.
+  /** A queue in which even the quickest request of a round stood is there all the time. */
+  #adjustSurplus(): void {
+    const queue = this.#roundLatency - this.#latency;
+    const aim = Math.max(QUEUE.MS, this.#latency * QUEUE.SHARE);
+    const surplus = this.#surplus + (aim - queue) * GAIN;
+    const most = Math.max(this.#latency, SURPLUS_MS), least = -this.#latency * OVERRATED;
+    this.#surplus = Math.max(Math.min(surplus, most), least);
+  }
+
+  /** Whether the shortest latency is being measured anew; what is known stands until it is. */
+  #isMeasuring(now: number): boolean {
+    const every = Math.min(this.#latency * MEASURE.EVERY_TIMES, MEASURE.MOST_MS);
+    if (now - this.#measuredAt > every) {
       if (this.#measuredAt > -Infinity) this.#measuring = MEASURE.ROUNDS;
       this.#measuredAt = now;
     }
-    if (this.#measuring > 0) {
-      // What is in flight by now was queued behind more: only the last round counts.
-      if (--this.#measuring === 1) this.#shortest = Infinity;
-      return this.#set(0);
-    }
-    this.#set(Math.max(...this.#rates) * this.#shortest * PROBE);
+    if (this.#measuring === 0) return false;
+    // What is in flight by now was queued behind more: only the last round counts.
+    if (--this.#measuring === 1) this.#latency = Infinity;
+    return this.#measuring > 0;
+  }
+
+  #follow(): void {
+    const { best, average } = this.#rate;
+    if (best === 0) return;
+    const enough = average * (this.#latency + SURPLUS_MS);
+    this.#set(Math.max(best * (this.#latency + this.#surplus), enough));
   }
 
   #set(limit: number): void {
-    this.#limit = Math.min(Math.max(limit, this.#least), MOST_BYTES);
+    this.#limit = Math.min(Math.max(limit, this.#requestBytes * 2), MOST_BYTES);
+    if (this.#latency === Infinity) return;
+    const rate = PACE.TIMES * this.#limit / this.#latency;
+    this.#pace.set({ rate, most: Math.max(rate * PACE.LATE_MS, this.#requestBytes), least: 0 });
   }
 }

@@ -33,8 +33,7 @@ export class Flights {
     request.catch((error) => void (this.#failure ??= { error })).then(() => {
       this.#count--;
       this.#bytes -= bytes;
-      this.#landing?.resolve();
-      this.#landing = undefined;
+      this.#land();
     });
   }
 
@@ -43,8 +42,21 @@ export class Flights {
     return (this.#landing ??= Promise.withResolvers()).promise;
   }
 
+  /** Answers when the next one lands, and after so many milliseconds at the latest. */
+  async landingWithin(milliseconds: number): Promise<void> {
+    const landing = this.landing();
+    const timer = setTimeout(() => this.#land(), milliseconds);
+    await landing;
+    clearTimeout(timer);
+  }
+
   /** Answers when none is in flight any more. */
   async landed(): Promise<void> {
     while (this.#count > 0) await this.landing();
+  }
+
+  #land(): void {
+    this.#landing?.resolve();
+    this.#landing = undefined;
   }
 }

@@ -162,7 +162,11 @@ export class Puller {
   async #turn(): Promise<void> {
     const { signal } = this.#stopped;
     const flights = this.#flights;
-    while (!this.#window.hasRoom(flights.count, flights.bytes)) await flights.landing();
+    for (;;) {
+      const delay = this.#window.delay(flights.count, flights.bytes, performance.now());
+      if (delay === 0 || signal.aborted) break;
+      await (delay === Infinity ? flights.landing() : flights.landingWithin(delay));
+    }
     const wait = Math.max(this.#pauseUntil, this.#goesAt) - performance.now();
     if (wait > 0) await pauseFor(wait, signal);
     while (this.#paused !== undefined) await this.#paused.promise;
@@ -187,6 +191,7 @@ export class Puller {
       (error) => this.#failed(run, error),
     );
     this.#flights.add(pulled, bytes);
+    this.#window.began(bytes, performance.now());
   }
 
   #pulled(bytes: number): void {

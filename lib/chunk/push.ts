@@ -204,6 +204,7 @@ export class Pusher implements DirtySink {
       if (flights.failure !== undefined || this.#region.closed) break;
       const bytes = run.zero ? 0 : this.#region.offsetOf(run.to) - this.#region.offsetOf(run.from);
       flights.add(this.#send(run, bytes), bytes);
+      this.#window.began(bytes, performance.now());
       if (this.#sentBytes >= flushBytes && !this.#flushing) flights.add(this.#flush(), 0);
     }
     await flights.landed();
@@ -216,10 +217,13 @@ export class Pusher implements DirtySink {
   /** Answers when another request may be sent: one at a time while somebody waits for a read. */
   async #turn(flights: Flights): Promise<void> {
     const { urgent } = this.#region;
-    const mayGo = () =>
-      flights.count === 0 ||
-      urgent.count === 0 && this.#window.hasRoom(flights.count, flights.bytes);
-    while (!mayGo()) await flights.landing();
+    while (flights.count > 0) {
+      const delay = urgent.count > 0
+        ? Infinity
+        : this.#window.delay(flights.count, flights.bytes, performance.now());
+      if (delay === 0) break;
+      await (delay === Infinity ? flights.landing() : flights.landingWithin(delay));
+    }
     if (urgent.count > 0) await urgent.calm(GIVE_WAY_MS);
   }
 
