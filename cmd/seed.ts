@@ -28,11 +28,7 @@ export const seed: Command = defineCommand({
       value: "url",
       label: "URL",
       many: true,
-    },
-    dial: {
-      help: "address where a leecher waits for this side to dial",
-      value: "url",
-      label: "URL",
+      required: true,
     },
     device: {
       help: "what it appears as",
@@ -67,9 +63,7 @@ export const seed: Command = defineCommand({
       console.log(json ? JSON.stringify({ event: "stage", stage }) : SAID[stage]);
     };
     const seeder = await Seeder.open({
-      ...{ backend: backend!, device: options.device, as: "path" },
-      ...(options.listen.length > 0 && { listen: options.listen }),
-      ...(options.dial !== undefined && { dial: options.dial }),
+      ...{ backend: backend!, listen: options.listen, device: options.device, as: "path" },
       ...{ chunkSize: options.chunk, insecure: options.insecure },
       ...(at !== undefined && { at }),
       ...(token !== undefined && { token }),
@@ -82,13 +76,10 @@ export const seed: Command = defineCommand({
     let lost: Error | undefined;
     try {
       const { device, path, size } = seeder.mount;
-      const url = options.listen.length > 0 ? seeder.url : options.dial;
       console.log(
         json
-          ? JSON.stringify({ event: "ready", url, device, path, size })
-          : `Mounted ${formatSize(size)} at ${path} by ${device}; ${
-            options.listen.length > 0 ? "leechers follow" : "dialling"
-          } ${url}`,
+          ? JSON.stringify({ event: "ready", url: seeder.url, device, path, size })
+          : `Mounted ${formatSize(size)} at ${path} by ${device}; leechers follow ${seeder.url}`,
       );
       lost = await Promise.race([
         seeder.mount.closed,

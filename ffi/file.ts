@@ -51,6 +51,13 @@ const symbols = libc({
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
   // ssize_t pwrite(int fd, const void *buf, size_t count, off_t offset)
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
+  // the same, off this thread: a copy into the page cache may wait for the disk to catch up
+  pwriteAsync: {
+    name: "pwrite",
+    parameters: ["i32", "buffer", "usize", "i64"],
+    result: "i32",
+    nonblocking: true,
+  },
   // ssize_t preadv2(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags)
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" },
   // off_t lseek(int fd, off_t offset, int whence)
@@ -108,6 +115,15 @@ export function pread(fd: number, buffer: Uint8Array, offset: number): number {
 /** Writes at an offset; answers the count, or -1 with errno set. */
 export function pwrite(fd: number, buffer: Uint8Array, offset: number): number {
   return symbols().pwrite(fd, buffer as BufferSource, BigInt(buffer.length), BigInt(offset));
+}
+
+/**
+ * Writes at an offset, off this thread; answers the count, or a negative number (errno is lost).
+ * The buffer must stay where it is until then.
+ */
+export function pwriteAsync(fd: number, buffer: Uint8Array, offset: number): Promise<number> {
+  const { length } = buffer;
+  return symbols().pwriteAsync(fd, buffer as BufferSource, BigInt(length), BigInt(offset));
 }
 
 /**

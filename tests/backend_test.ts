@@ -1,8 +1,10 @@
 /** The backends of this host, each held to the contract in a few shapes. */
 import { openLibc } from "../ffi/libc.ts";
+import type { Awaitable, Extent, ZeroOptions } from "../lib/backend/backend.ts";
 import { openDirectory } from "../lib/backend/directory.ts";
 import { openFile } from "../lib/backend/file.ts";
 import { type MemoryBackend, openMemory, openSharedMemory } from "../lib/backend/memory.ts";
+import { Stage } from "../lib/chunk/stage.ts";
 import { testBackend } from "./backend_conformance.ts";
 import { requires } from "./requires.ts";
 
@@ -42,6 +44,39 @@ for (const [where, dir] of [["", undefined], [" on tmpfs", "/dev/shm"]] as const
     });
   }
 }
+
+/** A file whose writes all go aside. */
+class WrittenAside extends Stage {
+  readAt(buffer: Uint8Array, offset: number): Awaitable<void> {
+    return this.backend.readAt(buffer, offset);
+  }
+
+  async writeAt(buffer: Uint8Array, offset: number): Promise<void> {
+    await this.backend.writeAside!(buffer, offset);
+  }
+
+  protected zeroRange(offset: number, length: number, options?: ZeroOptions): Awaitable<void> {
+    return this.backend.zero!(offset, length, options);
+  }
+
+  protected discardRange(offset: number, length: number): Awaitable<void> {
+    return this.backend.discard!(offset, length);
+  }
+
+  protected findExtents(offset: number, length: number): Awaitable<Extent[]> {
+    return this.backend.extents!(offset, length);
+  }
+}
+
+testBackend("a file that is written aside", {
+  open: () => {
+    at = Deno.makeTempDirSync();
+    return new WrittenAside(openFile({ path: `${at}/region`, size: 5 * MIB + 1234 }));
+  },
+  reopen: () => new WrittenAside(openFile({ path: `${at}/region` })),
+  openReadOnly: () => new WrittenAside(openFile({ path: `${at}/region`, readOnly: true })),
+  remove,
+});
 
 const directories = [
   { name: "a directory", size: 5 * MIB + 1234 },

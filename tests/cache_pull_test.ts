@@ -93,6 +93,43 @@ Deno.test("a read that faults overtakes everything, and what is behind it comes 
   await cache.close();
 });
 
+Deno.test("what is pulled goes to the cache aside, what somebody waits for does not", async () => {
+  const size = 4 * MIB;
+  const { remote, gate } = far(size, 64 * KIB);
+  const local = openMemory({ size });
+  const calls: string[] = [];
+  const writeAt = local.writeAt.bind(local);
+  local.writeAt = (bytes, offset) => {
+    calls.push(`${offset}+${bytes.length}`);
+    return writeAt(bytes, offset);
+  };
+  const writeAside = async (bytes: Uint8Array, offset: number) => {
+    calls.push(`${offset}+${bytes.length} aside`);
+    await writeAt(bytes, offset);
+  };
+  Object.assign(local, { writeAside });
+  const cache = new CacheStage({ remote, local, chunkSize: 64 * KIB, push: { interval: 0 } });
+  gate.hold(/^read 0\+/);
+  const puller = cache.pull({ workers: 1 });
+  await settle();
+  await cache.readAt(new Uint8Array(10), 3 * MIB);
+  gate.open();
+  await puller.complete();
+  assertEquals(
+    calls.toSorted(),
+    [
+      `0+${MIB} aside`,
+      `${MIB}+${MIB} aside`,
+      `${2 * MIB}+${MIB} aside`,
+      `${3 * MIB + 64 * KIB}+${MIB - 64 * KIB} aside`,
+      `${3 * MIB}+${64 * KIB}`,
+    ].toSorted(),
+  );
+  assertBytes(await readBack(local, 0, size), pattern(size, 1), "The cache");
+  assertEquals(gate.log.length, 5);
+  await cache.close();
+});
+
 Deno.test("so many requests as workers are in flight, small ones too", async () => {
   for (const chunkSize of [4 * KIB, MIB]) {
     const { cache, pull, gate } = far(8 * MIB, chunkSize);

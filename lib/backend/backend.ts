@@ -100,6 +100,11 @@ export interface Backend extends AsyncDisposable {
   readAt(buffer: Uint8Array, offset: number): Awaitable<void>;
   /** Takes all of the buffer at `offset`, or throws. The buffer is the caller's again afterwards. */
   writeAt(buffer: Uint8Array, offset: number): Awaitable<void>;
+  /**
+   * As `writeAt`, for who is in no hurry: it holds this isolate up for no longer than it takes to ask,
+   * even where the store is slow. Missing: `writeAt` is as good for that.
+   */
+  writeAside?(buffer: Uint8Array, offset: number): Promise<void>;
   /** Answers when all that was acknowledged before the call is durable (see {@linkcode durable}). */
   flush(): Awaitable<void>;
   /**

@@ -27,6 +27,7 @@ import {
   pread,
   preadCached,
   pwrite,
+  pwriteAsync,
   SEEK,
 } from "../../ffi/file.ts";
 import { addressOf } from "../../ffi/libc.ts";
@@ -82,6 +83,8 @@ export class DiskFile {
   /** Whether the file system can tell what the page cache holds. */
   #tellsCached = true;
   #pending = 0;
+  /** Settles when nothing is written aside any more. */
+  #aside: Promise<void> = Promise.resolve();
   #idle: PromiseWithResolvers<void> | undefined;
   #writes = 0;
   #syncedWrites = 0;
@@ -141,7 +144,31 @@ export class DiskFile {
   write(buffer: Uint8Array, offset: number): Awaitable<void> {
     if (buffer.length > SYNC_WRITE_BYTES) return this.#writeAway(buffer, offset);
     this.#writes++;
-    let done = 0;
+    this.#writeHere(buffer, offset, 0);
+  }
+
+  /**
+   * As {@linkcode write}, off this thread, and one at a time: the kernel lets no two writes into a
+   * file at once, so that a second one would only take up a thread.
+   */
+  writeAside(buffer: Uint8Array, offset: number): Promise<void> {
+    return this.#hold(() => {
+      const written = this.#aside.then(() => this.#writeOnce(buffer, offset));
+      this.#aside = written.catch(() => {});
+      return written;
+    });
+  }
+
+  async #writeOnce(buffer: Uint8Array, offset: number): Promise<void> {
+    const count = await pwriteAsync(this.#fd, buffer, offset);
+    // Only now: a sync that began before this was taken does not cover it.
+    this.#writes++;
+    // Whatever is left is tried here, as that tells why it fails.
+    this.#writeHere(buffer, offset, Math.max(count, 0));
+  }
+
+  #writeHere(buffer: Uint8Array, offset: number, from: number): void {
+    let done = from;
     while (done < buffer.length) {
       const rest = done === 0 ? buffer : buffer.subarray(done);
       const count = pwrite(this.#fd, rest, offset + done);

@@ -128,6 +128,11 @@ class FileBackend implements Backend {
     return this.#file.write(buffer, offset);
   }
 
+  writeAside(buffer: Uint8Array, offset: number): Promise<void> {
+    this.#checkWrite(offset, buffer.length);
+    return this.#file.writeAside(buffer, offset);
+  }
+
   /** Syncs always, as instances in other Workers may have written what this one vouches for. */
   flush(): Awaitable<void> {
     this.#checkOpen();

@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { SystemError } from "../../ffi/errno.ts";
+import { O } from "../../ffi/file.ts";
 import { openLibc } from "../../ffi/libc.ts";
 import { requires, withReason } from "../../tests/requires.ts";
+import { DiskFile } from "./disk_file.ts";
 import { IntegrityError, UsageError } from "./errors.ts";
 import { openFile } from "./file.ts";
 import { openLocal } from "./open_local.ts";
@@ -9,6 +11,7 @@ import { openLocal } from "./open_local.ts";
 openLibc();
 
 const MIB = 1 << 20;
+const ONES = new Uint8Array(100).fill(1);
 
 /** Runs a test in a directory of its own. */
 async function inDirectory(run: (path: string) => Promise<void> | void, dir?: string) {
@@ -83,6 +86,36 @@ Deno.test("a file that cannot have the size is not left behind", () =>
     const error = assertThrows(() => openFile({ path: `${dir}/f`, size: 2 ** 52 }), SystemError);
     assertEquals([error.syscall, error.code], ["ftruncate", "EFBIG"]);
     assertEquals([...Deno.readDirSync(dir)], []);
+  }));
+
+Deno.test("a write aside that fails tells why, and the next one goes all the same", () =>
+  inDirectory(async (dir) => {
+    const path = `${dir}/f`;
+    Deno.writeFileSync(path, new Uint8Array(1000));
+    const readOnly = new DiskFile(path, O.RDONLY, { inMemory: false });
+    const error = await assertRejects(() => readOnly.writeAside(ONES, 0), SystemError);
+    assertEquals([error.syscall, error.code, error.subject], ["write", "EBADF", path]);
+    await readOnly.close();
+
+    // The second one begins beyond what any file may have.
+    const file = new DiskFile(path, O.RDWR, { inMemory: false });
+    const writes = [0, 2 ** 62, 500].map((offset) => file.writeAside(ONES, offset));
+    const outcomes = await Promise.allSettled(writes);
+    assertEquals(outcomes.map(({ status }) => status), ["fulfilled", "rejected", "fulfilled"]);
+    await file.close();
+    assertEquals(Deno.readFileSync(path).filter((byte) => byte === 1).length, 200);
+  }));
+
+Deno.test("a file is closed behind all that is written aside", () =>
+  inDirectory(async (dir) => {
+    const path = `${dir}/f`;
+    Deno.writeFileSync(path, new Uint8Array(1000));
+    const file = new DiskFile(path, O.RDWR, { inMemory: false });
+    const writes = [0, 100, 200].map((offset) => file.writeAside(ONES, offset));
+    assertEquals(file.idle, false);
+    await file.close();
+    await Promise.all(writes);
+    assertEquals(Deno.readFileSync(path).subarray(0, 301), new Uint8Array(301).fill(1, 0, 300));
   }));
 
 Deno.test("holes are kept, shown and made", () =>

@@ -12,15 +12,20 @@ import { isZero } from "../backend/zeroes.ts";
 /**
  * Writes `content` at `offset`. Chunks of `chunkSize` bytes, counted from the beginning of the
  * buffer, that are all zeroes become holes; neighbours of a kind go in one call, and
- * all calls side by side.
+ * all calls side by side. Writes go `aside` where the backend has a way for that.
  */
 export async function writeChunks(
   backend: Backend,
   content: Uint8Array,
   offset: number,
   chunkSize: number,
+  { aside = false } = {},
 ): Promise<void> {
   const { length } = content;
+  const write = (run: Uint8Array, at: number) =>
+    aside && backend.writeAside !== undefined
+      ? backend.writeAside(run, at)
+      : backend.writeAt(run, at);
   const waits: Promise<void>[] = [];
   for (let at = 0; at < length;) {
     const zero = isZero(content.subarray(at, at + chunkSize));
@@ -30,9 +35,7 @@ export async function writeChunks(
     }
     const run = content.subarray(at, end);
     try {
-      const wait = zero
-        ? writeZeroRun(backend, run, offset + at)
-        : backend.writeAt(run, offset + at);
+      const wait = zero ? writeZeroRun(backend, run, offset + at) : write(run, offset + at);
       if (wait !== undefined) waits.push(wait);
     } catch (error) {
       // Those that are under way are to be waited for first.

@@ -9,12 +9,18 @@ import { writeChunks } from "./chunk_content.ts";
 import { Flights } from "./flights.ts";
 import type { ChunkRun } from "./pull_order.ts";
 
-/** A request to the remote that is under way. */
-interface Flight {
+/** A request to the remote for chunks `[from, to)`. */
+interface Request {
   readonly from: number;
   readonly to: number;
+  /** Whether nobody waits for it, so that it may be put into the cache aside. */
+  readonly aside: boolean;
   /** First and behind-last chunk of each run in turn whose content is out of date on its way. */
   readonly outdated: number[];
+}
+
+/** One that is under way. */
+interface Flight extends Request {
   /** Settles when the chunks are local, or could not be had. */
   readonly done: Promise<void>;
 }
@@ -86,18 +92,19 @@ export class ChunkFetcher {
   }
 
   /**
-   * Requests absent chunks `[from, to)`, at most a request's worth, none of which is on its way.
-   * Rejects with what the remote or the cache's backend throws.
+   * Requests absent chunks `[from, to)`, at most a request's worth, none of which is on its way. What
+   * nobody waits for yet is put into the cache `aside`. Rejects with what the remote or the cache's
+   * backend throws.
    */
-  start(from: number, to: number): Promise<void> {
+  start(from: number, to: number, { aside = false } = {}): Promise<void> {
     const { states } = this.#region;
     states.pulling(from, to);
-    const outdated: number[] = [];
-    const done = this.#fetch(from, to, outdated).finally(() => {
+    const request: Request = { from, to, aside, outdated: [] };
+    const done = this.#fetch(request).finally(() => {
       states.notPulling(from, to);
       this.#underWay.delete(flight);
     });
-    const flight = { from, to, outdated, done };
+    const flight = { ...request, done };
     this.#underWay.add(flight);
     this.flights.add(done, this.#region.offsetOf(to) - this.#region.offsetOf(from));
     return done;
@@ -151,15 +158,16 @@ export class ChunkFetcher {
     }
   }
 
-  async #fetch(from: number, to: number, outdated: readonly number[]): Promise<void> {
+  async #fetch(request: Request): Promise<void> {
     const region = this.#region;
+    const { from, to } = request;
     const startedAt = performance.now();
     const offset = region.offsetOf(from);
     const content = region.buffers.take(region.offsetOf(to) - offset);
     region.checkOpen();
     await region.remote.readAt(content, offset);
     this.#tell((listener) => listener.onAnswer?.(content.length, startedAt));
-    await region.lock.exclusive(from, to, () => this.#store(content, from, to, outdated));
+    await region.lock.exclusive(from, to, () => this.#store(content, request));
     region.buffers.give(content);
   }
 
@@ -171,12 +179,7 @@ export class ChunkFetcher {
    * Puts what the remote has into the cache, but where something was written meanwhile, or the
    * content is out of date. The chunks are held exclusively.
    */
-  async #store(
-    content: Uint8Array,
-    from: number,
-    to: number,
-    outdated: readonly number[],
-  ): Promise<void> {
+  async #store(content: Uint8Array, { from, to, aside, outdated }: Request): Promise<void> {
     const { states, partial, local, chunkSize } = this.#region;
     const start = this.#region.offsetOf(from);
     for (let at = from; at < to;) {
@@ -197,7 +200,7 @@ export class ChunkFetcher {
           this.#region.offsetOf(at) - start,
           this.#region.offsetOf(end) - start,
         );
-        await writeChunks(local, run, this.#region.offsetOf(at), chunkSize);
+        await writeChunks(local, run, this.#region.offsetOf(at), chunkSize, { aside });
         for (let chunk = at; chunk < end; chunk++) states.arrived(chunk);
       }
       this.#region.becameLocal(at, end);

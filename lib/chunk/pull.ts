@@ -186,7 +186,7 @@ export class Puller {
     if (rateLimit !== undefined) {
       this.#goesAt = Math.max(this.#goesAt, performance.now()) + bytes / rateLimit * 1000;
     }
-    const pulled = this.#fetcher.start(from, to).then(
+    const pulled = this.#fetcher.start(from, to, { aside: true }).then(
       () => this.#pulled(bytes),
       (error) => this.#failed(run, error),
     );

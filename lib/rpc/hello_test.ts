@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { ProtocolError } from "../backend/errors.ts";
 import {
   type ClientHello,
+  commonVersion,
   decodeClientHello,
   decodeServerHello,
   encodeClientHello,
@@ -11,7 +12,6 @@ import {
   helloLength,
   type ServerHello,
 } from "./hello.ts";
-import { commonVersion } from "./hello_prefix.ts";
 import { FEATURE, LANE, LIMIT } from "./wire.ts";
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
