@@ -75,6 +75,60 @@ Deno.test("priorities and ranges say what comes first", async () => {
   }
 });
 
+Deno.test("what is expected comes first, and the rest when others are waited for", async () => {
+  const expected = [{ offset: 8192, length: 4096 }, { offset: 40960, length: 1 }];
+  const order = ["8192+4096", "40960+4096"];
+  const { cache, pull, reads } = far(16 * 4096, 4096);
+  const ranges = [{ offset: 0, length: 4096 }];
+  const puller = pull({ workers: 1, expected, ranges, restPause: 2 ** 31 - 1 });
+  await settle();
+  assertEquals([reads(), puller.isHolding], [order, true]);
+  for (const chunk of [2, 3, 5, 7, 9]) {
+    assertEquals(puller.isHolding, true);
+    await readBack(cache, chunk * 4096, 1);
+  }
+  await readBack(cache, 11 * 4096, 1);
+  const strays = ["12288+4096", "20480+4096", "28672+4096", "36864+4096", "45056+4096"];
+  await settle();
+  assertEquals(puller.isHolding, false);
+  await puller.complete();
+  const near = "49152+16384";
+  assertEquals(reads().slice(0, 9), [...order, ...strays, near, "0+4096"]);
+  await cache.close();
+});
+
+Deno.test("the rest follows what is expected after a moment, or when somebody waits for all", async () => {
+  for (const restPause of [1, 2 ** 31 - 1]) {
+    const done = Promise.withResolvers<void>();
+    const { cache, pull, reads } = far(4 * 4096, 4096);
+    const onProgress = ({ localBytes, size }: PullProgress) =>
+      localBytes === size && done.resolve();
+    const expected = [{ offset: 8192, length: 4096 }];
+    const puller = pull({ workers: 1, expected, restPause, onProgress });
+    if (restPause > 1) {
+      await settle();
+      assertEquals(puller.isHolding, true);
+      await puller.complete();
+    }
+    await done.promise;
+    assertEquals(reads(), ["8192+4096", "0+8192", "12288+4096"]);
+    await cache.close();
+  }
+});
+
+Deno.test("what is expected is tried again before the rest", async () => {
+  let failures = 2;
+  const away = () => failures-- > 0 ? new ConnectionError("Gone") : undefined;
+  const { cache, pull, reads } = far(8 * 4096, 4096, away);
+  const expected = [{ offset: 8192, length: 1 }, { offset: 24576, length: 1 }];
+  const puller = pull({ workers: 2, expected, restPause: 2 ** 31 - 1 });
+  await settle();
+  assertEquals(reads().toSorted(), ["24576+4096", "24576+4096", "8192+4096", "8192+4096"]);
+  assertEquals(puller.isHolding, true);
+  await puller.complete();
+  await cache.close();
+});
+
 Deno.test("a read that faults overtakes everything, and what is behind it comes next", async () => {
   const { cache, pull, gate, reads } = far(8 * MIB, MIB);
   gate.hold();

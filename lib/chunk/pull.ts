@@ -4,7 +4,7 @@
  *
  * A read that faults does not go through here: it fetches at once, and moves the place from where
  * on chunks are pulled behind itself. Where the remote fails, pulling pauses ever longer and goes
- * on.
+ * on. What somebody is expected to read comes first, and nothing else for a moment then.
  *
  * @module
  */
@@ -14,6 +14,7 @@ import type { CachedRegion } from "./cached_region.ts";
 import type { ChunkFetcher, FetchListener } from "./fetch.ts";
 import { FlightWindow } from "./flight_window.ts";
 import { Flights } from "./flights.ts";
+import { HeldRest } from "./held_rest.ts";
 import { Breather, pauseFor } from "./pause.ts";
 import { type ChunkRun, listPriorities, listRanges, PullOrder } from "./pull_order.ts";
 
@@ -21,6 +22,10 @@ import { type ChunkRun, listPriorities, listRanges, PullOrder } from "./pull_ord
 export interface PullOptions {
   /** Requests in flight at a time, at least one; by measured latency and rate unless told. */
   workers?: number | undefined;
+  /** Ranges that somebody is expected to read soon, in that order: they are pulled before all others. */
+  expected?: Iterable<ByteRange> | undefined;
+  /** Milliseconds that all others are held back then, see {@linkcode HeldRest}; default 1000. */
+  restPause?: number | undefined;
   /** Of a chunk, by its offset in bytes: higher ones are pulled first. */
   priority?: ((offset: number) => number) | undefined;
   /** Ranges to pull first, in that order, instead of by priority; the rest follows. */
@@ -49,7 +54,7 @@ export interface PullProgress {
   readonly latency: number;
 }
 
-const PAUSE_MS = { FIRST: 100, MOST: 5000 } as const;
+const PAUSE_MS = { FIRST: 100, MOST: 5000, REST: 1000 } as const;
 /** Who waits for all chunks is told of the failure after so many pauses without anything pulled. */
 const PAUSES_IN_VAIN = 5;
 const PROGRESS_MS = 100;
@@ -61,6 +66,7 @@ export class Puller {
   readonly #options: PullOptions;
   readonly #window: FlightWindow;
   readonly #order: PullOrder;
+  readonly #rest: HeldRest;
   readonly #flights = new Flights();
   readonly #stopped = new AbortController();
   readonly #done: Promise<void>;
@@ -74,6 +80,7 @@ export class Puller {
   #pauses = 0;
   #pauseUntil = 0;
   #toldAt = 0;
+  #isHolding = false;
 
   /** Begins to pull. Throws {@linkcode UsageError} or `RangeError` on options out of range. */
   constructor(region: CachedRegion, fetcher: ChunkFetcher, options: PullOptions = {}) {
@@ -85,14 +92,16 @@ export class Puller {
     }
     const { states, chunkSize, requestChunks } = region;
     const layout = { count: states.count, chunkSize };
-    const list = ranges !== undefined
+    const expected = listRanges(options.expected ?? [], layout);
+    const wanted = ranges !== undefined
       ? listRanges(ranges, layout)
       : priority && listPriorities(priority, layout);
     this.#region = region;
     this.#fetcher = fetcher;
     this.#options = options;
     this.#window = new FlightWindow({ requestBytes: region.requestBytes, workers });
-    this.#order = new PullOrder(states, requestChunks, list);
+    this.#order = new PullOrder(states, requestChunks, { expected, wanted });
+    this.#rest = new HeldRest(expected, states.count);
     this.#done = this.#run();
   }
 
@@ -103,6 +112,11 @@ export class Puller {
     return { localBytes, size, pulledBytes: this.#pulledBytes, rate, latency };
   }
 
+  /** Whether nothing is under way, and nothing will be for a moment unless somebody asks for it. */
+  get isHolding(): boolean {
+    return this.#isHolding;
+  }
+
   /**
    * Answers when all chunks are local. Throws what the remote throws where it fails for long, or
    * some chunks cannot be had; pulling goes on. Throws {@linkcode ClosedError} once it is stopped.
@@ -110,6 +124,7 @@ export class Puller {
   complete(): Promise<void> {
     if (this.#region.states.complete) return Promise.resolve();
     if (this.#stopped.signal.aborted) return Promise.reject(stoppedError());
+    this.#rest.release();
     return (this.#complete ??= Promise.withResolvers()).promise;
   }
 
@@ -127,6 +142,7 @@ export class Puller {
   /** Begins no more requests. */
   stop(): void {
     this.#stopped.abort();
+    this.#rest.release();
     this.resume();
     this.#settle(stoppedError());
   }
@@ -139,7 +155,10 @@ export class Puller {
   async #run(): Promise<void> {
     const { states } = this.#region;
     const listener: FetchListener = {
-      onFault: (from, to) => this.#order.fault({ from, to }),
+      onFault: (from, to) => {
+        this.#order.fault({ from, to });
+        this.#rest.fault(from, to);
+      },
       onAnswer: (bytes, startedAt) => this.#window.answered(bytes, startedAt, performance.now()),
     };
     this.#fetcher.listeners.add(listener);
@@ -148,8 +167,9 @@ export class Puller {
       await this.#turn();
       await breather.breathe();
       if (this.#stopped.signal.aborted) break;
-      const run = this.#order.next();
+      const run = this.#rest.isHeld ? this.#order.nextExpected() : this.#order.next();
       if (run !== undefined) this.#pull(run);
+      else if (this.#rest.isHeld) await this.#holdRest();
       else await this.#waitForOthers();
     }
     await this.#flights.landed();
@@ -170,6 +190,14 @@ export class Puller {
     const wait = Math.max(this.#pauseUntil, this.#goesAt) - performance.now();
     if (wait > 0) await pauseFor(wait, signal);
     while (this.#paused !== undefined) await this.#paused.promise;
+  }
+
+  /** All that is expected was requested. Some of it may have to be requested again. */
+  async #holdRest(): Promise<void> {
+    if (this.#flights.count > 0) return await this.#flights.landing();
+    this.#isHolding = true;
+    await this.#rest.until(this.#options.restPause ?? PAUSE_MS.REST);
+    this.#isHolding = false;
   }
 
   /** All chunks were looked at: waits for those on their way, and tries those again that failed. */

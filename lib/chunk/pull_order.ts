@@ -1,6 +1,6 @@
 /**
- * Which absent chunks to pull next: what somebody asked for near, then the ranges of a list, then
- * everything from one place on and around. Nothing here grows with the region but a list does.
+ * Which absent chunks to pull next: what somebody asked for near, then the ranges of lists, then
+ * everything from one place on and around. Nothing here grows with the region but lists do.
  *
  * @module
  */
@@ -14,6 +14,30 @@ export interface ChunkRun {
   from: number;
   /** The one behind the last. */
   to: number;
+}
+
+/** What comes first, in order: first and behind-last chunk of each range in turn. */
+export interface PullLists {
+  /** What somebody is expected to read soon. */
+  expected?: Float64Array | undefined;
+  /** What is wanted behind that. */
+  wanted?: Float64Array | undefined;
+}
+
+/** Ranges that are gone through once. */
+interface RunList {
+  /** What was answered is taken off. */
+  readonly runs: Float64Array;
+  /** Where the next one is. */
+  at: number;
+}
+
+function takeOff(list: Float64Array = new Float64Array(0)): RunList {
+  return { runs: list.slice(), at: 0 };
+}
+
+function isOver({ runs, at }: RunList): boolean {
+  return at >= runs.length;
 }
 
 /** How chunks are laid out in a region. */
@@ -33,9 +57,8 @@ const PRIORITIES = 1 << 20;
 export class PullOrder {
   readonly #states: ChunkStates;
   readonly #most: number;
-  /** First and behind-last chunk of each range in turn. */
-  readonly #list: Float64Array;
-  #listAt = 0;
+  readonly #expected: RunList;
+  readonly #wanted: RunList;
   readonly #again: ChunkRun[] = [];
   #near = 0;
   #nearEnd = 0;
@@ -44,11 +67,12 @@ export class PullOrder {
   /** Chunks that were not looked at since the beginning of this time round. */
   #left: number;
 
-  /** Orders the chunks of `states` by a list of ranges; at most `most` chunks are pulled together. */
-  constructor(states: ChunkStates, most: number, list: Float64Array = new Float64Array(0)) {
+  /** Orders the chunks of `states` by lists; at most `most` chunks are pulled together. */
+  constructor(states: ChunkStates, most: number, { expected, wanted }: PullLists = {}) {
     this.#states = states;
     this.#most = most;
-    this.#list = list.slice();
+    this.#expected = takeOff(expected);
+    this.#wanted = takeOff(wanted);
     this.#left = states.count;
   }
 
@@ -57,12 +81,17 @@ export class PullOrder {
    * where all were looked at; {@linkcode restart} looks at them again.
    */
   next(): ChunkRun | undefined {
-    return this.#nextAgain() ?? this.#nextNear() ?? this.#nextOfList() ?? this.#nextAround();
+    return this.nextExpected() ?? this.#nextOf(this.#wanted) ?? this.#nextAround();
+  }
+
+  /** The same, of what is expected to be read, near what somebody asked for, or to be pulled again. */
+  nextExpected(): ChunkRun | undefined {
+    return this.#nextAgain() ?? this.#nextNear() ?? this.#nextOf(this.#expected);
   }
 
   /** Somebody waits for chunks `[from, to)`, and has them fetched: he may want the next ones soon. */
   fault({ from, to }: ChunkRun): void {
-    if (this.#listAt >= this.#list.length) {
+    if (isOver(this.#expected) && isOver(this.#wanted)) {
       this.#at = to % this.#states.count;
       this.#left = this.#states.count;
       return;
@@ -100,12 +129,11 @@ export class PullOrder {
     return found;
   }
 
-  #nextOfList(): ChunkRun | undefined {
-    const list = this.#list;
-    for (; this.#listAt < list.length; this.#listAt += 2) {
-      const found = this.#find(list[this.#listAt]!, list[this.#listAt + 1]!);
+  #nextOf(list: RunList): ChunkRun | undefined {
+    for (const { runs } = list; !isOver(list); list.at += 2) {
+      const found = this.#find(runs[list.at]!, runs[list.at + 1]!);
       if (found === undefined) continue;
-      list[this.#listAt] = found.to;
+      runs[list.at] = found.to;
       return found;
     }
   }

@@ -47,7 +47,7 @@ Deno.test("a list comes first, and a fault before it with what is near", () => {
     { offset: 50 * CHUNK, length: 4 * CHUNK },
     { offset: 20 * CHUNK + 1, length: CHUNK },
   ], { count: 100, chunkSize: CHUNK });
-  const order = new PullOrder(chunks, 2, list);
+  const order = new PullOrder(chunks, 2, { wanted: list });
   assertEquals(take(chunks, order), { from: 50, to: 52 });
   order.fault({ from: 80, to: 81 });
   assertEquals(take(chunks, order), { from: 81, to: 83 });
@@ -57,6 +57,23 @@ Deno.test("a list comes first, and a fault before it with what is near", () => {
   assertEquals(take(chunks, order), { from: 52, to: 54 });
   assertEquals(take(chunks, order), { from: 20, to: 22 });
   assertEquals(take(chunks, order), { from: 0, to: 2 });
+});
+
+Deno.test("what is expected comes before what is wanted, and can be had alone", () => {
+  const chunks = states(20);
+  const layout = { count: 20, chunkSize: CHUNK };
+  const order = new PullOrder(chunks, 4, {
+    expected: listRanges([{ offset: 9 * CHUNK, length: 3 * CHUNK }], layout),
+    wanted: listRanges([{ offset: 11 * CHUNK, length: 2 * CHUNK }], layout),
+  });
+  const first = order.nextExpected();
+  assertEquals(first, { from: 9, to: 12 });
+  assertEquals(order.nextExpected(), undefined);
+  order.again({ from: 10, to: 11 });
+  assertEquals(order.nextExpected(), { from: 10, to: 11 });
+  chunks.pulling(9, 12);
+  assertEquals(order.next(), { from: 12, to: 13 });
+  assertEquals(order.next(), { from: 0, to: 4 });
 });
 
 Deno.test("what was not pulled after all comes next, and what failed after a restart", () => {
@@ -114,11 +131,15 @@ Deno.test("each chunk comes once, whatever happens meanwhile", () => {
   const property = fc.property(
     fc.array(event, { maxLength: 60 }),
     fc.array(range, { maxLength: 5 }),
+    fc.array(range, { maxLength: 5 }),
     fc.integer({ min: 1, max: 5 }),
-    (events, ranges, most) => {
+    (events, expected, wanted, most) => {
       const chunks = states(COUNT);
-      const list = listRanges(ranges, { count: COUNT, chunkSize: CHUNK });
-      const order = new PullOrder(chunks, most, list);
+      const layout = { count: COUNT, chunkSize: CHUNK };
+      const order = new PullOrder(chunks, most, {
+        expected: listRanges(expected, layout),
+        wanted: listRanges(wanted, layout),
+      });
       for (const { kind, from } of events) {
         if (kind === "fault") order.fault({ from, to: from + 1 });
         else if (kind === "again") order.again({ from, to: Math.min(from + 3, COUNT) });

@@ -30,8 +30,9 @@ export interface ManagedOptions {
   durability?: Durability | undefined;
   /**
    * A file for the access profile: what it tells of comes first, in its order, before what other
-   * options ask for. What is read is recorded, and put in its place when the region is closed. Chunks
-   * may have another size than when it was recorded.
+   * options ask for, and nothing else for a second then, unless something else is read. What is read
+   * is recorded, and put in its place when the region is closed. Chunks may have another size than
+   * when it was recorded.
    */
   profile?: string | undefined;
   /** Refuse writes even where the remote takes them. */
@@ -95,7 +96,7 @@ export class ManagedBackend extends CacheStage {
   /** Whether nothing goes on by itself now, but for timers that may be late by some ms. */
   get atRest(): boolean {
     const { states } = this.region;
-    const pulls = this.#puller !== undefined && !states.complete;
+    const pulls = this.#puller !== undefined && !this.#puller.isHolding && !states.complete;
     return !pulls && states.dirtyCount === 0 && this.fetcher.flights.count === 0;
   }
 
@@ -103,7 +104,8 @@ export class ManagedBackend extends CacheStage {
   fill({ workers, first, rateLimit }: FillOptions): void {
     this.#puller ??= new Puller(this.region, this.fetcher, {
       workers,
-      ranges: this.#inOrder(first),
+      expected: this.#profile?.expected,
+      ranges: first && rangesOf(first),
       rateLimit,
     });
   }
@@ -123,12 +125,6 @@ export class ManagedBackend extends CacheStage {
   override async close(): Promise<void> {
     this.#puller?.stop();
     await settleAll([super.close(), this.#profile?.save() ?? Promise.resolve()]);
-  }
-
-  /** What comes first: what the profile tells of, and then what was asked for. */
-  *#inOrder(first: Float64Array | undefined): Generator<ByteRange> {
-    if (this.#profile !== undefined) yield* this.#profile.expected;
-    if (first !== undefined) yield* rangesOf(first);
   }
 }
 
