@@ -27,10 +27,15 @@ import type { LocalStore } from "./local_url.ts";
 /** Where the record of a region lies; undefined for one in memory, which has none. */
 export function handoverPath(store: LocalStore | undefined): string | undefined {
   if (store?.scheme !== "file" && store?.scheme !== "dir") return undefined;
-  const path = existsSync(store.path)
-    ? realpathSync(store.path)
-    : join(realpathSync(dirname(store.path)), basename(store.path));
+  const path = realPathOf(store.path);
   return store.scheme === "file" ? `${path}.handover` : join(path, "telemap.handover");
+}
+
+/** The path without links, also of what is not there yet, or where its directory is not. */
+function realPathOf(path: string): string {
+  if (existsSync(path)) return realpathSync(path);
+  const directory = dirname(path);
+  return existsSync(directory) ? join(realpathSync(directory), basename(path)) : path;
 }
 
 /**

@@ -102,5 +102,7 @@ Deno.test("the record lies beside the file, whatever name leads there", () =>
       assertEquals(handoverPath(parseLocalUrl(`file:${path}/${name}`)), `${real}/region.handover`);
     }
     assertEquals(handoverPath(parseLocalUrl(`file:${path}/new`)), `${real}/new.handover`);
+    const missing = `${path}/no/new`;
+    assertEquals(handoverPath(parseLocalUrl(`file:${missing}`)), `${missing}.handover`);
     assertEquals(handoverPath(parseLocalUrl("memory:1MiB")), undefined);
   }));
