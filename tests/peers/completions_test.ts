@@ -56,7 +56,7 @@ Deno.test({
   fn: () =>
     withScript(zshScript(COMMANDS), async (script, directory) => {
       const becomes = {
-        "telemap se": "telemap serve ",
+        "telemap ser": "telemap serve ",
         "telemap help ver": "telemap help version ",
         "telemap mount --devi": "telemap mount --device=",
         "telemap mount --device=lo": "telemap mount --device=loop ",
@@ -83,7 +83,7 @@ Deno.test({
         const offers = await run("fish", ["--no-config", "-c", ask, script, line]);
         return offers.map((offer) => offer.split("\t")[0]);
       };
-      assertEquals(await complete("telemap se"), ["serve"]);
+      assertEquals(await complete("telemap ser"), ["serve"]);
       assertEquals(await complete("telemap help ver"), ["version"]);
       assertEquals(await complete("telemap mount --devi"), ["--device"]);
       assertEquals(await complete("telemap mount --device "), ["auto", "fuse", "loop", "nbd"]);
