@@ -79,7 +79,12 @@ export {
   type ServeUserfaultOptions,
   type UserfaultHandler,
 } from "./lib/host/serve_userfault.ts";
-export type { BackendModule, BackendSource, OpenBackend } from "./lib/host/source.ts";
+export type {
+  BackendModule,
+  BackendSource,
+  DialledSource,
+  OpenBackend,
+} from "./lib/host/source.ts";
 export { type DirectMountOptions, mountDirect } from "./lib/mount/direct.ts";
 export {
   type ManagedHooks,

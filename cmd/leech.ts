@@ -23,6 +23,8 @@ export const leech: Command = defineCommand({
     "progress, ready, complete and closed.",
   operands: [{ name: "URL", help: "address of the seeder", value: "url" }],
   options: {
+    accept: { help: "listen at URL, and wait for the seeder to dial" },
+    insecure: { help: "listen beyond this host although anyone may be the seeder" },
     cache: {
       help: "where the region comes to lie: file:/path or dir:/path",
       value: "url",
@@ -78,7 +80,8 @@ export const leech: Command = defineCommand({
       strategy,
     };
     const leecher = await Leecher.open({
-      ...{ source: source!, local: options.cache, device, as: "path" },
+      source: options.accept ? { listen: source!, token, insecure: options.insecure } : source!,
+      ...{ local: options.cache, device, as: "path" },
       ...(at !== undefined && { at }),
       ...(token !== undefined && { token }),
     });

@@ -28,7 +28,11 @@ export const seed: Command = defineCommand({
       value: "url",
       label: "URL",
       many: true,
-      required: true,
+    },
+    dial: {
+      help: "address where a leecher waits for this side to dial",
+      value: "url",
+      label: "URL",
     },
     device: {
       help: "what it appears as",
@@ -63,7 +67,9 @@ export const seed: Command = defineCommand({
       console.log(json ? JSON.stringify({ event: "stage", stage }) : SAID[stage]);
     };
     const seeder = await Seeder.open({
-      ...{ backend: backend!, listen: options.listen, device: options.device, as: "path" },
+      ...{ backend: backend!, device: options.device, as: "path" },
+      ...(options.listen.length > 0 && { listen: options.listen }),
+      ...(options.dial !== undefined && { dial: options.dial }),
       ...{ chunkSize: options.chunk, insecure: options.insecure },
       ...(at !== undefined && { at }),
       ...(token !== undefined && { token }),
@@ -76,10 +82,13 @@ export const seed: Command = defineCommand({
     let lost: Error | undefined;
     try {
       const { device, path, size } = seeder.mount;
+      const url = options.listen.length > 0 ? seeder.url : options.dial;
       console.log(
         json
-          ? JSON.stringify({ event: "ready", url: seeder.url, device, path, size })
-          : `Mounted ${formatSize(size)} at ${path} by ${device}; leechers follow ${seeder.url}`,
+          ? JSON.stringify({ event: "ready", url, device, path, size })
+          : `Mounted ${formatSize(size)} at ${path} by ${device}; ${
+            options.listen.length > 0 ? "leechers follow" : "dialling"
+          } ${url}`,
       );
       lost = await Promise.race([
         seeder.mount.closed,

@@ -45,7 +45,10 @@ export const SO = {
 /** Flags of send(2) and recv(2). */
 export const MSG = { PEEK: 0x2, DONTWAIT: 0x40, NOSIGNAL: 0x4000 } as const;
 
-const TCP_NODELAY = 1;
+/** Options of {@linkcode SOL}.TCP (netinet/tcp.h). */
+const TCP = { NODELAY: 1, KEEPIDLE: 4, KEEPINTVL: 5, KEEPCNT: 6 } as const;
+/** When an idle peer is asked whether it is there: after so many s, and how often before it is not. */
+const KEEP_ALIVE = { IDLE: 30, INTERVAL: 10, COUNT: 3 } as const;
 const IPV6_V6ONLY = 26;
 const SHUT_RDWR = 2;
 const STREAM = SOCK.STREAM | SOCK.NONBLOCK | SOCK.CLOEXEC;
@@ -199,9 +202,24 @@ export function setSendBuffer(fd: number, bytes: number): number {
 
 /** Sends small TCP segments at once. Does nothing on a Unix socket. */
 export function setNoDelay(fd: number): void {
-  const value = new Int32Array(32).fill(1, 0, 1);
-  if (symbols().setsockopt(fd, SOL.TCP, TCP_NODELAY, value, 4) === 0) return;
-  if (errno() !== ERRNO.EOPNOTSUPP) throwErrno("setsockopt TCP_NODELAY", `descriptor ${fd}`);
+  setTcpOption(fd, TCP.NODELAY, 1);
+}
+
+/**
+ * Has a TCP connection fail after a minute when its peer is gone without a word, although nothing is
+ * sent; routers on the way do not forget it meanwhile. Does nothing on a Unix socket.
+ */
+export function setKeepAlive(fd: number): void {
+  setTcpOption(fd, TCP.KEEPIDLE, KEEP_ALIVE.IDLE);
+  setTcpOption(fd, TCP.KEEPINTVL, KEEP_ALIVE.INTERVAL);
+  setTcpOption(fd, TCP.KEEPCNT, KEEP_ALIVE.COUNT);
+  setOption(fd, SOL.SOCKET, SO.KEEPALIVE, 1);
+}
+
+function setTcpOption(fd: number, option: number, value: number): void {
+  const cell = new Int32Array(32).fill(value, 0, 1);
+  if (symbols().setsockopt(fd, SOL.TCP, option, cell, 4) === 0) return;
+  if (errno() !== ERRNO.EOPNOTSUPP) throwErrno(`setsockopt TCP ${option}`, `descriptor ${fd}`);
 }
 
 /** Sets an `int` option. Throws {@linkcode SystemError}. */
@@ -274,6 +292,12 @@ export function writev(fd: number, iovec: Iovec, count: number): number {
 /** Reads into a buffer: bytes read, 0 at the end of the stream, or -1 with errno set. */
 export function recv(fd: number, buffer: Uint8Array): number {
   return symbols().recv(fd, buffer as BufferSource, BigInt(buffer.length), 0);
+}
+
+/** Whether {@linkcode recv} would answer something else than EAGAIN: bytes, the end, an error. */
+export function isReadable(fd: number): boolean {
+  const result = symbols().recv(fd, new Uint8Array(64), 1n, MSG.PEEK);
+  return result >= 0 || errno() !== ERRNO.EAGAIN;
 }
 
 /** Writes a buffer: bytes taken, perhaps fewer than all, or -1 with errno set. */

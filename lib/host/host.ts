@@ -17,6 +17,7 @@ import { packError } from "./remote_error.ts";
 import { ProcessLink } from "./process_link.ts";
 import type {
   BackendFacts,
+  DialOptions,
   ExportOptions,
   ListenOptions,
   ListenProtocol,
@@ -25,7 +26,16 @@ import type {
 } from "./protocol.ts";
 import type { CacheProgress, FillOptions, ManagedOptions } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
-import { type BackendSource, isBackend, portable, type PortableSource } from "./source.ts";
+import {
+  type BackendSource,
+  type DialledSource,
+  type HostSource,
+  isBackend,
+  isDialled,
+  portable,
+  portableRemote,
+  type PortableSource,
+} from "./source.ts";
 import { WorkerLink } from "./worker_link.ts";
 
 /** How {@linkcode BackendHost.start} opens the backend. */
@@ -61,13 +71,15 @@ export class BackendHost implements AsyncDisposable {
   readonly #source: PortableSource;
   readonly #detached = new Map<number, (error: Error | undefined) => void>();
   readonly #clients = new Map<number, (event: UserfaultClientEvent) => void>();
+  readonly #outwards = new Map<number, (line: string) => void>();
+  #nextOutward = 1;
   #closing: Promise<void> | undefined;
 
   /**
    * Opens the source in a new Worker; a Backend object stays in this isolate and is called from
    * there. Throws what opening throws.
    */
-  static async start(source: BackendSource, options: HostOptions = {}): Promise<BackendHost> {
+  static async start(source: HostSource, options: HostOptions = {}): Promise<BackendHost> {
     const link = await newLink(options);
     return await BackendHost.#open(link, ...movable(source, options, link));
   }
@@ -77,7 +89,7 @@ export class BackendHost implements AsyncDisposable {
    * told of bytes `[from, to)` that came to the cache. Throws what `openManaged` does, too.
    */
   static async startManaged(
-    remote: BackendSource,
+    remote: HostSource,
     cache: string,
     options: HostOptions & ManagedOptions,
     onLocal: (from: number, to: number) => void = () => {},
@@ -114,12 +126,13 @@ export class BackendHost implements AsyncDisposable {
    * throws.
    */
   static async startLeeched(
-    url: string,
+    seeder: string | URL | DialledSource,
     cache: string,
     options: HostOptions & LeechOptions,
   ): Promise<BackendHost> {
     const { token, apart, ...leech } = options;
-    const source: PortableSource = { kind: "leeched", url, token, cache, options: leech };
+    const remote = portableRemote(seeder, token);
+    const source: PortableSource = { kind: "leeched", remote, cache, options: leech };
     return await BackendHost.#open(await newLink({ apart }), source, []);
   }
 
@@ -146,6 +159,7 @@ export class BackendHost implements AsyncDisposable {
       this.#detached.delete(fd);
     };
     link.onClient = (fd, event) => this.#clients.get(fd)?.(event);
+    link.onOutward = (outward, line) => this.#outwards.get(outward)?.(line);
     const ended = Promise.withResolvers<Error | undefined>();
     this.ended = ended.promise;
     link.onEnd = (error) => {
@@ -172,7 +186,7 @@ export class BackendHost implements AsyncDisposable {
   }
 
   /** Opens one more backend in the Worker, for whoever connects to what listens afterwards. */
-  async export(source: BackendSource, options: ExportOptions & HostOptions): Promise<void> {
+  async export(source: HostSource, options: ExportOptions & HostOptions): Promise<void> {
     const { token, ...offer } = options;
     const [there, transfer] = movable(source, { token }, this.#link);
     await this.#link.call({ command: "export", source: there, options: offer }, transfer);
@@ -181,6 +195,24 @@ export class BackendHost implements AsyncDisposable {
   /** Serves connections of a listening socket, which belongs to the host from now on. */
   async listen(fd: number, protocol: ListenProtocol, options: ListenOptions): Promise<void> {
     await this.#link.call({ command: "listen", fd, protocol, options });
+  }
+
+  /**
+   * Dials a client and serves it, by the native wire, until the answer is called. `onLine` takes lines
+   * for people.
+   */
+  async dial(
+    url: string,
+    options: DialOptions,
+    onLine: (line: string) => void,
+  ): Promise<() => Promise<void>> {
+    const outward = this.#nextOutward++;
+    this.#outwards.set(outward, onLine);
+    await this.#link.call({ command: "dial", outward, url, options });
+    return async () => {
+      this.#outwards.delete(outward);
+      if (!this.#link.ended) await this.#link.call({ command: "hang-up", outward });
+    };
   }
 
   /**
@@ -344,10 +376,11 @@ async function newLink({ apart = false }: Pick<HostOptions, "apart">): Promise<H
 }
 
 function movable(
-  source: BackendSource,
+  source: HostSource,
   options: HostOptions,
   link: HostLink,
 ): [PortableSource, Transferable[]] {
+  if (isDialled(source)) return [portableRemote(source, options.token), []];
   if (!isBackend(source)) return [portable(source, options.token), []];
   const shared = (source as Backend).share?.();
   if (shared !== undefined) return [{ kind: "shared", shared }, []];

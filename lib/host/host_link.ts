@@ -22,6 +22,8 @@ export abstract class HostLink {
   onLocal: (from: number, to: number) => void = () => {};
   /** Called when something happens to a client of a listening socket. */
   onClient: (fd: number, event: UserfaultClientEvent) => void = () => {};
+  /** Called with a line for people about a client that is dialled. */
+  onOutward: (outward: number, line: string) => void = () => {};
   /** Called when a seeder wants the program to do something. */
   onAsk: (ask: number, what: ProgramRequest) => void = () => {};
   /** Called when the handover of a seeded region goes on. */
@@ -70,6 +72,8 @@ export abstract class HostLink {
         return this.onLocal(message.from, message.to);
       case "client":
         return this.onClient(message.fd, message.client);
+      case "outward":
+        return this.onOutward(message.outward, message.line);
       case "ask":
         return this.onAsk(message.ask, message.what);
       case "seeder":

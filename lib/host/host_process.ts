@@ -34,6 +34,7 @@ class HostProcess {
   constructor(socket: number) {
     this.#socket = socket;
     this.#link.onLocal = (from, to) => this.#say({ event: "local", from, to });
+    this.#link.onOutward = (outward, line) => this.#say({ event: "outward", outward, line });
     this.#link.onAsk = (ask, what) => this.#say({ event: "ask", ask, what });
     this.#link.onSeeder = (stage) => this.#say({ event: "seeder", stage });
     this.#link.onClient = (fd, client) =>

@@ -5,23 +5,17 @@
  * @module
  */
 import { close } from "../../ffi/file.ts";
-import { setNoDelay, setSendBuffer } from "../../ffi/socket.ts";
 import type { NbdExport } from "../nbd/export.ts";
 import { NbdNegotiation } from "../nbd/negotiation.ts";
 import type { NbdSession } from "../nbd/session.ts";
 import { Acceptor } from "../net/acceptor.ts";
 import type { Protocol } from "../net/channel.ts";
-import { DescriptorChannel } from "../net/descriptor_channel.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
 import type { Controller } from "../rpc/export.ts";
 import { WireServer } from "../rpc/server.ts";
+import { type Connection, Connections } from "./connections.ts";
 import type { ExportOptions, ListenOptions, ListenProtocol } from "./protocol.ts";
-
-/** The kernel's default for Unix sockets, 208 KiB, cuts a large reply into many writes. */
-const SEND_BUFFER = 4 << 20;
-/** How long clients may take to read what was answered when the server closes. */
-const CLOSE_MS = 5000;
 
 /** What a {@linkcode Listener} needs beside the backend. */
 export interface ListenerOptions extends Omit<ListenOptions, keyof ExportOptions> {
@@ -41,26 +35,17 @@ export interface Offer extends NbdExport {
   control?: Controller | undefined;
 }
 
-interface Connection {
-  channel: DescriptorChannel;
-  session: { shutdown(): void } | undefined;
-}
-
 /** See the module. */
 export class Listener {
-  readonly #reactor: Reactor;
-  readonly #pool: SlotPool;
   readonly #options: ListenerOptions;
   readonly #wire: WireServer | undefined;
   readonly #acceptor: Acceptor;
-  readonly #connections = new Set<Connection>();
-  #drained: PromiseWithResolvers<void> | undefined;
+  readonly #connections: Connections;
 
   /** Begins to accept. */
   constructor(reactor: Reactor, pool: SlotPool, options: ListenerOptions) {
-    this.#reactor = reactor;
-    this.#pool = pool;
     this.#options = options;
+    this.#connections = new Connections(reactor, pool);
     if (options.protocol === "telemap") this.#wire = wireServer(options);
     this.#acceptor = new Acceptor(reactor, options.fd, (fd) => this.#serve(fd));
   }
@@ -68,36 +53,12 @@ export class Listener {
   /** Accepts no more, answers what is in hand, then drops the connections that are left. */
   async close(): Promise<void> {
     this.#acceptor.close();
-    if (this.#connections.size === 0) return;
-    this.#drained = Promise.withResolvers();
-    for (const { session, channel } of [...this.#connections]) {
-      if (session === undefined) channel.close();
-      else session.shutdown();
-    }
-    const deadline = this.#reactor.addDeadline(performance.now() + CLOSE_MS, () => this.#drop());
-    await this.#drained.promise;
-    this.#reactor.cancelDeadline(deadline);
-  }
-
-  #drop(): void {
-    for (const { channel } of [...this.#connections]) channel.close();
+    await this.#connections.close();
   }
 
   #serve(fd: number): void {
-    if (this.#connections.size >= this.#options.maxConnections) return close(fd);
-    let channel: DescriptorChannel;
-    try {
-      setNoDelay(fd);
-      setSendBuffer(fd, SEND_BUFFER);
-      channel = new DescriptorChannel(this.#reactor, this.#pool, fd);
-    } catch {
-      // There is no memory for it: those who are connected go on.
-      return close(fd);
-    }
-    const connection: Connection = { channel, session: undefined };
-    this.#connections.add(connection);
-    channel.attach(this.#protocol(connection), () => this.#forget(connection));
-    channel.flush();
+    if (this.#connections.count >= this.#options.maxConnections) return close(fd);
+    this.#connections.serve(fd, (connection) => this.#protocol(connection));
   }
 
   #protocol(connection: Connection): Protocol {
@@ -112,14 +73,12 @@ export class Listener {
       onSession: (session: NbdSession) => connection.session = session,
     });
   }
-
-  #forget(connection: Connection): void {
-    this.#connections.delete(connection);
-    if (this.#connections.size === 0) this.#drained?.resolve();
-  }
 }
 
-function wireServer({ offers, token, handshakeMs }: ListenerOptions): WireServer {
+/** Offers regions by the native wire. */
+export function wireServer(
+  { offers, token, handshakeMs }: Pick<ListenerOptions, "offers" | "token" | "handshakeMs">,
+): WireServer {
   return new WireServer({
     lookup: (asked) => {
       const offer = offers.find(({ name }) => name === asked) ?? (asked === "" && offers[0]);

@@ -156,7 +156,9 @@ export async function openLeeched(
   options: LeechOptions,
 ): Promise<MigratingBackend> {
   const found = recordOf(cacheUrl);
-  const leech = found.record.leech === NOBODY ? options.leech : fromHex(found.record.leech);
+  const leech = found.record.leech === NOBODY
+    ? options.leech
+    : Uint8Array.fromHex(found.record.leech);
   const client = new SeederClient(remote, leech);
   const { state, epoch } = found.record;
   const isTaken = state === "taken" ||
@@ -164,7 +166,7 @@ export async function openLeeched(
   const tracked = await client.track({ chunkSize: options.chunkSize });
   const { size, chunkSize } = tracked;
   const handover = found.path === undefined ? undefined : new HandoverFile(found.path);
-  const peer = options.peer, id = toHex(leech);
+  const peer = options.peer, id = leech.toHex();
   const receive = () => {
     if (!isTaken) handover?.write({ state: "receiving", epoch, leech: id, peer });
   };
@@ -225,12 +227,4 @@ async function isGivenTo(client: SeederClient, leech: Uint8Array, epoch: number)
   const told = await client.outcome({ epoch });
   return (told.state === "given" || told.state === "released") && told.epoch === epoch &&
     told.leech.every((byte, index) => byte === leech[index]);
-}
-
-function toHex(id: Uint8Array): string {
-  return [...id].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function fromHex(id: string): Uint8Array {
-  return Uint8Array.from(id.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 }

@@ -15,7 +15,8 @@ import { parseDelayOptions, splitDelayUrl } from "../chunk/delay_url.ts";
 import type { Reactor } from "../net/reactor.ts";
 import { PortBackend } from "./port.ts";
 import { regionId } from "./region_id.ts";
-import type { OpenBackend, PortableSource } from "./source.ts";
+import type { RemoteBackend } from "../rpc/client.ts";
+import type { OpenBackend, PortableSource, RemoteSource } from "./source.ts";
 
 /** How {@linkcode openBackend} reaches a store that is not on this host. */
 export interface OpenOptions {
@@ -105,8 +106,7 @@ export async function openPortable(
     }
     case "leeched": {
       const { openLeeched } = await import("./migrating_backend.ts");
-      const { connectTelemap } = await import("../rpc/client.ts");
-      const remote = await connectTelemap(source.url, { token: source.token, reactor });
+      const remote = await openRemote(source.remote, reactor);
       try {
         return await openLeeched(remote, source.cache, source.options);
       } catch (error) {
@@ -116,6 +116,8 @@ export async function openPortable(
     }
     case "url":
       return await openUrl(source.url, { token: source.token }, reactor);
+    case "dialled":
+      return await openRemote(source, reactor);
     case "shared":
       return openAgain(source.shared);
     case "port":
@@ -165,6 +167,28 @@ function openGiven(source: PortableSource, handover: HandoverFile): Backend | un
   if (state !== "given" && state !== "released") return undefined;
   const url = source.kind === "url" ? source.url : undefined;
   return url === undefined ? undefined : openLocal(url, { unfenced: true });
+}
+
+/** A region at a server of the native wire. */
+async function openRemote(source: RemoteSource, reactor: Reactor): Promise<RemoteBackend> {
+  const { connectTelemap } = await import("../rpc/client.ts");
+  if (source.kind === "url") {
+    return await connectTelemap(source.url, { token: source.token, reactor });
+  }
+  const { acceptDialled } = await import("./accept_dialled.ts");
+  const { listen, guard } = source;
+  const servers = acceptDialled(listen, { ...guard, reactor });
+  const { url } = servers;
+  try {
+    console.warn(`Waiting for a server to dial ${url}`);
+    await servers.arrived();
+    const { dial } = servers.dialler();
+    const dialler = { dial, close: () => servers.close() };
+    return await connectTelemap(url, { token: guard.token, reactor, dialler });
+  } catch (error) {
+    await servers.close();
+    throw error;
+  }
 }
 
 function openAgain(shared: SharedBackend): Backend {

@@ -49,6 +49,16 @@ export interface ListenOptions extends ExportOptions {
   token?: string | undefined;
 }
 
+/** How a client is dialled and served, and how the host's backend is offered to it. */
+export interface DialOptions extends Pick<ExportOptions, "readOnly"> {
+  /** How long connecting may take, and then each hello, in ms. */
+  handshakeMs: number;
+  /** Connections that are to wait for the client's use. */
+  waiting: number;
+  /** What is shown to the client, and what it must show. */
+  token?: string | undefined;
+}
+
 /** How memory of this process is paged in, and its writes are noticed. */
 export type MemoryOptions =
   & Pick<UserfaultServerOptions, "regions" | "faultAround" | "prefetch" | "onLoss" | "lossMs">
@@ -63,6 +73,10 @@ export type HostCommand =
   /** Opens one more backend, which is offered by whoever listens afterwards. */
   | { id: number; command: "export"; source: PortableSource; options: ExportOptions }
   | { id: number; command: "listen"; fd: number; protocol: ListenProtocol; options: ListenOptions }
+  /** Dials a client and serves it; `outward` names this in what follows. */
+  | { id: number; command: "dial"; outward: number; url: string; options: DialOptions }
+  /** Dials it no more, and drops its connections. */
+  | { id: number; command: "hang-up"; outward: number }
   /** Pages in the memory of the processes that connect to a listening socket. */
   | { id: number; command: "listen-userfault"; fd: number; options: UserfaultClientOptions }
   | { id: number; command: "nbd"; fd: number; flags: number }
@@ -128,6 +142,8 @@ export type HostMessage =
   | { event: "ask"; ask: number; what: ProgramRequest }
   /** Where the handover of a seeded region is. */
   | { event: "seeder"; stage: SeederStage }
+  /** A line for people about a client that is dialled. */
+  | { event: "outward"; outward: number; line: string }
   | { event: "detached"; fd: number; error?: PortableError | undefined }
   /** What happened to a client of the listening socket `fd`. */
   | { event: "client"; fd: number; client: UserfaultClientEvent };

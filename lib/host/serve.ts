@@ -3,19 +3,14 @@
  *
  * @module
  */
-import { getOption, listenTcp, SOL } from "../../ffi/socket.ts";
-import { UnsupportedError, UsageError } from "../backend/errors.ts";
+import { UsageError } from "../backend/errors.ts";
 import { encodeText } from "../nbd/option_codec.ts";
-import { type Address, formatAddress, parseAddress } from "../net/address.ts";
-import { ListeningSocket, listenOnPath, orInUse } from "../net/listening_socket.ts";
+import { type Address, parseAddress } from "../net/address.ts";
+import type { ListeningSocket } from "../net/listening_socket.ts";
 import { BackendHost } from "./host.ts";
+import { checkGuarded, checkToken, listenAt } from "./listen_at.ts";
 import type { ListenOptions } from "./protocol.ts";
 import type { BackendSource } from "./source.ts";
-
-/** SO_ACCEPTCONN (asm-generic/socket.h): whether a socket listens. */
-const SO_ACCEPTCONN = 30;
-/** Bytes of the longest token. */
-const TOKEN_BYTES = 1024;
 
 /** How {@linkcode serve} serves. */
 export interface ServeOptions {
@@ -122,7 +117,8 @@ export function openPlaces(
   const urls: readonly (string | URL)[] = Array.isArray(listen) ? listen : [listen as string];
   if (urls.length === 0) throw new UsageError("Cannot serve without a URL to listen at");
   checkOptions(options);
-  const addresses = urls.map((url) => checkedAddress(parseAddress(url), options));
+  const addresses = urls.map((url) => parseAddress(url));
+  for (const address of addresses) checkGuarded(address, options);
   checkNames(options, addresses);
   const sockets: ListeningSocket[] = [];
   const close = () => {
@@ -202,12 +198,7 @@ function checkOptions(options: ServeOptions): void {
       hint: "give a whole number over 0",
     });
   }
-  if (options.token === undefined) return;
-  const { length } = new TextEncoder().encode(options.token);
-  if (length > 0 && length <= TOKEN_BYTES) return;
-  throw new UsageError(`Cannot serve with a token of ${length} bytes`, {
-    hint: `give one of 1 to ${TOKEN_BYTES}`,
-  });
+  checkToken(options.token);
 }
 
 /** Clients tell regions apart by their names alone. */
@@ -226,28 +217,6 @@ function checkNames(options: ServeOptions, addresses: readonly Address[]): void 
   }
 }
 
-function checkedAddress(address: Address, options: ServeOptions): Address {
-  const { transport, protocol } = address;
-  if (address.tls) {
-    throw new UnsupportedError(`Cannot listen at ${formatAddress(address)}`, {
-      hint: "TLS is not there yet; listen on loopback or a Unix socket behind a TLS proxy",
-    });
-  }
-  const guarded = protocol === "telemap" && options.token !== undefined;
-  if (transport.kind !== "tcp" || isLoopback(transport.host) || guarded || options.insecure) {
-    return address;
-  }
-  throw new UsageError(`Cannot listen at ${formatAddress(address)} beyond this host`, {
-    hint: protocol === "telemap"
-      ? "set a token (--token-file), or say that anyone may connect (--insecure)"
-      : "NBD has no token: say that anyone may connect (--insecure), or use telemap://",
-  });
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "[::1]" || /^127(\.[0-9]{1,3}){3}$/.test(host);
-}
-
 function listenOptions(address: Address, options: ServeOptions): ListenOptions {
   return {
     name: options.name ?? address.name,
@@ -257,40 +226,4 @@ function listenOptions(address: Address, options: ServeOptions): ListenOptions {
     maxConnections: options.maxConnections ?? 100,
     token: options.token,
   };
-}
-
-/** Begins to listen, beside the sockets that were made before. */
-function listenAt(address: Address, before: readonly ListeningSocket[]): ListeningSocket {
-  return orInUse(() => listenOn(address, before));
-}
-
-function listenOn(address: Address, before: readonly ListeningSocket[]): ListeningSocket {
-  const { transport } = address;
-  switch (transport.kind) {
-    case "tcp": {
-      const { fd, port } = listenTcp(transport.host, transport.port);
-      const bound = { ...address, transport: { ...transport, port } };
-      return new ListeningSocket(fd, formatAddress(bound));
-    }
-    case "unix":
-      return listenOnPath(transport.path, formatAddress(address));
-    case "systemd":
-      return new ListeningSocket(inheritedSocket(transport.fd, before), formatAddress(address));
-  }
-}
-
-/** A socket that the service manager handed over (sd_listen_fds(3)). */
-function inheritedSocket(fd: number, before: readonly ListeningSocket[]): number {
-  const refuse = (why: string): never => {
-    throw new UsageError(`Cannot listen at descriptor ${fd} as ${why}`, {
-      hint: "start the server by socket activation, which sets LISTEN_FDS",
-    });
-  };
-  const count = Number(Deno.env.get("LISTEN_FDS") ?? 0);
-  if (!(fd >= 3 && fd < 3 + count)) return refuse("no such socket was handed over");
-  const pid = Deno.env.get("LISTEN_PID");
-  if (pid !== undefined && Number(pid) !== Deno.pid) return refuse("it is for another process");
-  if (before.some((socket) => socket.fd === fd)) return refuse("it is named twice");
-  if (getOption(fd, SOL.SOCKET, SO_ACCEPTCONN) === 0) return refuse("it does not listen");
-  return fd;
 }

@@ -5,6 +5,7 @@
  */
 import type { Backend, SharedBackend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
+import type { Guard } from "./listen_at.ts";
 import type { ManagedOptions } from "./managed_backend.ts";
 import type { LeechOptions, SeedOptions } from "./migrating_backend.ts";
 
@@ -22,28 +23,54 @@ export type OpenBackend = (options: unknown) => Backend | Promise<Backend>;
 /** A backend: by URL, by a module that makes it, or made already. */
 export type BackendSource = string | URL | BackendModule | Backend;
 
+/** A region whose server dials this host, as it is behind no open port (`dialOut`). */
+export interface DialledSource {
+  /** Where to listen for it, with the name of its export. */
+  listen: string | URL;
+  /** What it has to show. */
+  token?: string | undefined;
+  /** Listen beyond this host although whoever reaches the port may be the server. */
+  insecure?: boolean | undefined;
+}
+
+/** What a host opens. */
+export type HostSource = BackendSource | DialledSource;
+
+/** Whether it is the region's server that dials. */
+export function isDialled(source: HostSource): source is DialledSource {
+  return typeof source === "object" && "listen" in source;
+}
+
+/** A region at a server, as it crosses to a Worker; of those that are dialled, who listens there. */
+export type RemoteSource =
+  | { kind: "url"; url: string; token?: string | undefined }
+  | { kind: "dialled"; listen: string; guard: Guard };
+
 /** A source as it crosses to a Worker. */
 export type PortableSource =
-  | { kind: "url"; url: string; token?: string | undefined }
+  | RemoteSource
   | { kind: "module"; module: string; options: unknown }
   | { kind: "shared"; shared: SharedBackend }
   | { kind: "port"; port: MessagePort }
   /** A region that can move to another host. */
   | { kind: "seeded"; source: PortableSource; options: SeedOptions }
-  /** One that comes from another host, by the URL there, into a cache on this one. */
-  | {
-    kind: "leeched";
-    url: string;
-    token?: string | undefined;
-    cache: string;
-    options: LeechOptions;
-  }
+  /** One that comes from another host into a cache on this one. */
+  | { kind: "leeched"; remote: RemoteSource; cache: string; options: LeechOptions }
   /** A region behind a cache on this host, which is named by URL. */
   | { kind: "managed"; remote: PortableSource; cache: string; options: ManagedOptions };
 
 /** Whether the source is a backend that this isolate made itself. */
 export function isBackend(source: BackendSource): source is Backend {
   return typeof source === "object" && "readAt" in source;
+}
+
+/** A region at a server as it crosses to a Worker. */
+export function portableRemote(source: string | URL | DialledSource, token?: string): RemoteSource {
+  if (typeof source === "string" || source instanceof URL) {
+    return { kind: "url", url: `${source}`, token };
+  }
+  const { listen, token: shown = token, insecure } = source;
+  return { kind: "dialled", listen: `${listen}`, guard: { token: shown, insecure } };
 }
 
 /** A URL or module as it crosses to a Worker. Throws {@linkcode UsageError} for anything else. */

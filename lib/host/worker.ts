@@ -9,6 +9,7 @@ import type { Backend } from "../backend/backend.ts";
 import { DeadlineError, UnsupportedError, UsageError } from "../backend/errors.ts";
 import { alignBackend } from "../chunk/align.ts";
 import { NbdSession } from "../nbd/session.ts";
+import { parseAddress } from "../net/address.ts";
 import { DescriptorChannel } from "../net/descriptor_channel.ts";
 import { Reactor } from "../net/reactor.ts";
 import { SlotPool } from "../net/slot_pool.ts";
@@ -21,6 +22,7 @@ import {
 import { HostedMemory } from "./memory.ts";
 import { Listener, type Offer } from "./listener.ts";
 import { openPortable } from "./open_backend.ts";
+import { Outward } from "./outward.ts";
 import type {
   BackendFacts,
   ExportOptions,
@@ -70,6 +72,8 @@ class HostWorker {
   readonly #reactor: Reactor;
   readonly #pool = new SlotPool();
   readonly #listeners: Listener[] = [];
+  /** Clients that are dialled, by the numbers that they were given. */
+  readonly #outwards = new Map<number, Outward>();
   /** What is offered beside the backend. */
   readonly #others: Offer[] = [];
   /** Sessions with the kernel, and what ends them. */
@@ -119,6 +123,10 @@ class HostWorker {
         return;
       case "export":
         return await this.#while(this.#export(command.source, command.options));
+      case "dial":
+        return this.#dial(command);
+      case "hang-up":
+        return await this.#while(this.#hangUp(command.outward));
       case "listen-userfault":
         return this.#listenUserfault(command.fd, command.options);
       case "nbd":
@@ -211,6 +219,24 @@ class HostWorker {
     return { name, description, readOnly: true, backend, identity, control };
   }
 
+  #dial({ outward, url, options }: Extract<WorkerCommand, { command: "dial" }>): void {
+    const address = parseAddress(url);
+    const { name } = address;
+    const other = this.#others.find((offer) => offer.name === name);
+    const offers = [other ?? this.#offer({ ...options, name, description: "" })];
+    const log = (line: string) => scope.postMessage({ event: "outward", outward, line });
+    this.#outwards.set(
+      outward,
+      new Outward(this.#reactor, this.#pool, { ...options, address, offers, log }),
+    );
+  }
+
+  async #hangUp(outward: number): Promise<void> {
+    const ended = this.#outwards.get(outward);
+    this.#outwards.delete(outward);
+    await ended?.close();
+  }
+
   async #export(source: PortableSource, options: ExportOptions): Promise<void> {
     const backend = alignBackend(await openPortable(source, this.#reactor));
     const identity = identify(source, backend);
@@ -265,6 +291,7 @@ class HostWorker {
     // What is queued for a peer may lie in the backend's memory: first they are done with that.
     const connections = [
       ...this.#listeners.map((listener) => listener.close()),
+      ...[...this.#outwards.values()].map((outward) => outward.close()),
       ...[...this.#sessions].map(([session, connection]) => this.#end(session, connection)),
     ];
     await this.#while(Promise.all(connections));

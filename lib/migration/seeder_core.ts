@@ -128,7 +128,7 @@ export class SeederCore {
   }
 
   async #answer(request: SeederRequest): Promise<SeederReply> {
-    const leech = nameOf(request.leech);
+    const leech = request.leech.toHex();
     switch (request.type) {
       case "track":
         return this.#track(leech);
@@ -231,7 +231,7 @@ export class SeederCore {
       if (this.#state.at === "suspending") await lock.lock("writes", timeout);
       const flushMs = performance.now() - suspended;
       this.#collect();
-      const set = this.#followers.tell(nameOf(leech), generation, performance.now());
+      const set = this.#followers.tell(leech.toHex(), generation, performance.now());
       this.#lastSet = { set, suspendMs: suspended - start, flushMs };
     } catch (error) {
       this.#failure = { epoch, error: error as Error };
@@ -302,7 +302,12 @@ export class SeederCore {
 
   #outcome(): SeederReply {
     const { state, epoch, leech } = outcomeOf(this.#state);
-    return { type: "outcome", state, epoch, leech: leech === undefined ? NOBODY : bytesOf(leech) };
+    return {
+      type: "outcome",
+      state,
+      epoch,
+      leech: leech === undefined ? NOBODY : Uint8Array.fromHex(leech),
+    };
   }
 
   /** Reads one run of chunks after the other: who writes should not wait for long. */
@@ -388,13 +393,4 @@ function fenced(epoch: number): ReadOnlyError {
   return new ReadOnlyError(`Cannot write as the region was given away (epoch ${epoch})`, {
     hint: "go on where it was given to",
   });
-}
-
-/** The bytes of an id as a text, to compare and to look up. */
-export function nameOf(id: Uint8Array): string {
-  return [...id].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function bytesOf(name: string): Uint8Array {
-  return Uint8Array.from(name.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 }

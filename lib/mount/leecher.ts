@@ -6,6 +6,7 @@
 import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
 import { isMapped } from "../device/attach.ts";
 import { BackendHost } from "../host/host.ts";
+import type { DialledSource } from "../host/source.ts";
 import { openPlaces } from "../host/serve.ts";
 import type { Strategy } from "../migration/convergence.ts";
 import type { MigrationMetrics } from "../migration/leecher_core.ts";
@@ -14,8 +15,8 @@ import { Seeder, type SeederHooks } from "./seeder.ts";
 
 /** What {@linkcode Leecher.open} brings here, and how. */
 export interface LeecherOptions extends Omit<MountOptions, "readOnly"> {
-  /** Where the seeder listens. */
-  source: string | URL;
+  /** Where the seeder listens, or `{ listen }` where this side waits for it to dial. */
+  source: string | URL | DialledSource;
   /** Where the region comes to lie: `file:/path` or `dir:/path`, which is made, or `memory:`. */
   local: string | URL;
   /** What the seeder wants to see. */
@@ -73,8 +74,9 @@ export class Leecher implements AsyncDisposable {
     const { source, local, token, pullWorkers, pullRate } = options;
     const { device: choice = "auto", as = "path" } = options;
     const leech = crypto.getRandomValues(new Uint8Array(16));
-    const host = await BackendHost.startLeeched(`${source}`, `${local}`, {
-      ...{ leech, peer: `${source}`, token, pullWorkers, pullRate, chunkSize: CHUNK_SIZE },
+    const peer = typeof source === "object" && "listen" in source ? source.listen : source;
+    const host = await BackendHost.startLeeched(source, `${local}`, {
+      ...{ leech, peer: `${peer}`, token, pullWorkers, pullRate, chunkSize: CHUNK_SIZE },
       apart: isMapped({ choice, as }),
     });
     return new Leecher(host, await mountHost(host, options));

@@ -7,6 +7,7 @@ import { UsageError } from "../backend/errors.ts";
 import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
 import { isMapped } from "../device/attach.ts";
 import type { SeederStage } from "../migration/seeder_core.ts";
+import { type DialOut, dialOut } from "../host/dial_out.ts";
 import { BackendHost } from "../host/host.ts";
 import { type ListeningPlaces, openPlaces } from "../host/serve.ts";
 import { type BackendSource, isBackend } from "../host/source.ts";
@@ -27,7 +28,9 @@ export interface SeederOptions extends MountOptions {
   /** The region: a URL, `{ module, options }`, or (path and file only) a Backend object. */
   backend: BackendSource;
   /** Where leechers reach it: `telemap://` or `telemap+unix://` addresses. */
-  listen: string | URL | readonly (string | URL)[];
+  listen?: string | URL | readonly (string | URL)[];
+  /** Where a leecher waits that this side dials, as it cannot be reached itself. */
+  dial?: string | URL;
   /** Bytes of the chunks in which writes are noticed, a multiple of 4 KiB; 64 KiB unless told. */
   chunkSize?: number;
   /** What leechers must show. */
@@ -49,8 +52,10 @@ export class Seeder implements AsyncDisposable {
   /** Settles when whoever has it needs this side no more. */
   readonly released: Promise<void>;
   readonly #host: BackendHost;
-  readonly #places: ListeningPlaces;
+  readonly #places: ListeningPlaces | undefined;
   readonly #stage: { now: SeederStage };
+  /** The leecher that is dialled. */
+  #out: DialOut | undefined;
   #closing: Promise<void> | undefined;
 
   /**
@@ -70,13 +75,18 @@ export class Seeder implements AsyncDisposable {
    */
   static async open(options: SeederOptions): Promise<Seeder> {
     const { backend, listen, chunkSize = CHUNK_SIZE, token, insecure, backendToken } = options;
-    const { device: choice = "auto", as = "path", hooks = {} } = options;
+    const { device: choice = "auto", as = "path", hooks = {}, dial } = options;
     if (as === "slice" && isBackend(backend)) {
       throw new UsageError("Cannot mount a Backend object as a slice", {
         hint: "give a URL, or { module, options } that a Worker imports",
       });
     }
-    const places = openPlaces(listen, {
+    if (listen === undefined && dial === undefined) {
+      throw new UsageError("Cannot seed a region to nobody", {
+        hint: "give an address to listen at, or one to dial",
+      });
+    }
+    const places = listen === undefined ? undefined : openPlaces(listen, {
       ...(token !== undefined && { token }),
       ...(insecure !== undefined && { insecure }),
     });
@@ -85,9 +95,11 @@ export class Seeder implements AsyncDisposable {
       const apart = isMapped({ choice, as });
       host = await BackendHost.startSeeded(backend, { chunkSize, token: backendToken, apart });
       const mount = await mountHost(host, options);
-      return await Seeder.over(host, mount, places, hooks);
+      const seeder = await Seeder.over(host, mount, places, hooks);
+      if (dial !== undefined) seeder.#out = await dialOut(host, dial, { token });
+      return seeder;
     } catch (error) {
-      places.close();
+      places?.close();
       await host?.close();
       throw error;
     }
@@ -97,7 +109,7 @@ export class Seeder implements AsyncDisposable {
   static async over(
     host: BackendHost,
     mount: HostedMount,
-    places: ListeningPlaces,
+    places: ListeningPlaces | undefined,
     hooks: SeederHooks,
   ): Promise<Seeder> {
     const stage: { now: SeederStage } = { now: "serving" };
@@ -117,14 +129,14 @@ export class Seeder implements AsyncDisposable {
         hooks.onStage?.(now);
       }),
     );
-    await places.serve(host);
+    await places?.serve(host);
     return new Seeder(host, mount, places, stage, given.promise, released.promise);
   }
 
   private constructor(
     host: BackendHost,
     mount: Mount,
-    places: ListeningPlaces,
+    places: ListeningPlaces | undefined,
     stage: { now: SeederStage },
     given: Promise<void>,
     released: Promise<void>,
@@ -137,9 +149,10 @@ export class Seeder implements AsyncDisposable {
     this.released = released;
   }
 
-  /** Where leechers reach it. */
+  /** Where leechers reach it; throws where they do not, as it dials. */
   get url(): string {
-    return this.#places.urls[0]!;
+    if (this.#places !== undefined) return this.#places.urls[0]!;
+    throw new UsageError("Cannot give the address of a seeder that dials");
   }
 
   /** Where the handover is. */
@@ -167,7 +180,8 @@ export class Seeder implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    this.#places.close();
+    this.#places?.close();
+    await this.#out?.close();
     await this.mount.close();
   }
 }

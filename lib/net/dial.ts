@@ -13,7 +13,7 @@ import {
   UnsupportedError,
   UsageError,
 } from "../backend/errors.ts";
-import { type Address, formatAddress } from "./address.ts";
+import { type Address, formatAddress, type Transport } from "./address.ts";
 import type { Reactor } from "./reactor.ts";
 import { type ByteConn, ReactorConn } from "./reactor_conn.ts";
 
@@ -25,6 +25,18 @@ export interface DialOptions {
   signal?: AbortSignal;
   /** The reactor that the connection is to depend on; the runtime's event loop unless told. */
   reactor?: Reactor | undefined;
+}
+
+/** A source of connections that are not made to an address: a pool of those that peers made. */
+export interface Dialler {
+  /**
+   * Answers a connection that nobody else has.
+   *
+   * @throws {ConnectionError | DeadlineError} There is none, or not in time.
+   */
+  dial(options: { timeout: number; signal: AbortSignal }): Promise<ByteConn>;
+  /** Gives no more connections, and closes those that nobody took. */
+  close(): void | Promise<void>;
 }
 
 /** Milliseconds that connecting takes at most where nothing else is said. */
@@ -39,19 +51,8 @@ export const DIAL_TIMEOUT = 10_000;
  * @throws {ConnectionError} It could not be made for another reason.
  */
 export async function dial(address: Address, options: DialOptions = {}): Promise<ByteConn> {
-  const { transport } = address;
+  const transport = reachable(address);
   const url = formatAddress(address);
-  if (address.tls) {
-    throw new UnsupportedError(`Cannot connect to ${url} as TLS is not available yet`);
-  }
-  if (transport.kind === "systemd") {
-    throw new UsageError(`Cannot connect to ${url} as it is an address to listen on`);
-  }
-  if (transport.kind === "tcp" && transport.port === 0) {
-    throw new UsageError(`Cannot connect to ${url} as port 0 is for listening only`, {
-      hint: "name the port that the server listens on",
-    });
-  }
   const timeout = options.timeout ?? DIAL_TIMEOUT;
   const { promise: ended, reject: end } = Promise.withResolvers<never>();
   const timer = setTimeout(() => {
@@ -68,18 +69,54 @@ export async function dial(address: Address, options: DialOptions = {}): Promise
     controller.abort();
     // The Unix form takes no signal: a connection that comes late is let go of.
     connecting.then((conn) => conn.close(), () => {});
-    throw error instanceof TelemapError ? error : new ConnectionError(
-      `Cannot connect to ${url}: ${reasonOf(error)}`,
-      { cause: error, ...hintFor(error) },
-    );
+    throw notConnected(url, error);
   } finally {
     clearTimeout(timer);
     options.signal?.removeEventListener("abort", abort);
   }
 }
 
+/** What may be connected to. */
+export type ReachableTransport = Exclude<Transport, { kind: "systemd" }>;
+
+/**
+ * The transport of an address that can be connected to.
+ *
+ * @throws {UsageError} The address is one to listen on only.
+ * @throws {UnsupportedError} It asks for TLS.
+ */
+export function reachable(address: Address): ReachableTransport {
+  const { transport } = address;
+  const url = formatAddress(address);
+  if (address.tls) {
+    throw new UnsupportedError(`Cannot connect to ${url} as TLS is not available yet`);
+  }
+  if (transport.kind === "systemd") {
+    throw new UsageError(`Cannot connect to ${url} as it is an address to listen on`);
+  }
+  if (transport.kind === "tcp" && transport.port === 0) {
+    throw new UsageError(`Cannot connect to ${url} as port 0 is for listening only`, {
+      hint: "name the port that the server listens on",
+    });
+  }
+  return transport;
+}
+
+/** Why there is no connection, in words, and what to do about it. */
+export function notConnected(url: string, error: unknown): TelemapError {
+  if (error instanceof TelemapError) return error;
+  return new ConnectionError(`Cannot connect to ${url}: ${reasonOf(error)}`, {
+    ...{ cause: error, ...hintFor(error) },
+  });
+}
+
+/** The numeric address of a host. */
+export async function resolveHost(host: string): Promise<string> {
+  return (await lookup(host.replace(/^\[(.*)\]$/, "$1"))).address;
+}
+
 async function connect(
-  transport: { kind: "tcp"; host: string; port: number } | { kind: "unix"; path: string },
+  transport: ReachableTransport,
   signal: AbortSignal,
   reactor: Reactor | undefined,
 ): Promise<ByteConn> {
@@ -90,8 +127,7 @@ async function connect(
   }
   const { host, port } = transport;
   if (reactor !== undefined) {
-    const { address } = await lookup(host.replace(/^\[(.*)\]$/, "$1"));
-    return await ReactorConn.connectTcp(reactor, address, port, signal);
+    return await ReactorConn.connectTcp(reactor, await resolveHost(host), port, signal);
   }
   const conn = await Deno.connect({ hostname: host, port, signal });
   conn.setNoDelay();

@@ -12,13 +12,12 @@ import { close } from "../../ffi/file.ts";
 import {
   connectTcp,
   connectUnix,
+  isReadable,
   recv,
   send,
+  setKeepAlive,
   setNoDelay,
-  setOption,
   setSendBuffer,
-  SO,
-  SOL,
   takeError,
 } from "../../ffi/socket.ts";
 import { ConnectionError } from "../backend/errors.ts";
@@ -39,6 +38,7 @@ export class ReactorConn implements ByteConn {
   readonly #fd: number;
   #readable: PromiseWithResolvers<void> | undefined;
   #writable: PromiseWithResolvers<void> | undefined;
+  #watch: PromiseWithResolvers<void> | undefined;
   #withoutWait = 0;
   #closed = false;
 
@@ -62,7 +62,7 @@ export class ReactorConn implements ByteConn {
     try {
       await conn.#untilConnected(`${host} port ${port}`);
       setNoDelay(conn.#fd);
-      setOption(conn.#fd, SOL.SOCKET, SO.KEEPALIVE, 1);
+      setKeepAlive(conn.#fd);
       return conn;
     } catch (error) {
       conn.close();
@@ -72,6 +72,14 @@ export class ReactorConn implements ByteConn {
     }
   }
 
+  /** Takes a connection over that was accepted. */
+  static accepted(reactor: Reactor, fd: number): ReactorConn {
+    setNoDelay(fd);
+    setKeepAlive(fd);
+    setSendBuffer(fd, SEND_BUFFER);
+    return new ReactorConn(reactor, fd);
+  }
+
   private constructor(reactor: Reactor, fd: number) {
     this.#reactor = reactor;
     this.#fd = fd;
@@ -79,8 +87,22 @@ export class ReactorConn implements ByteConn {
     reactor.add(fd, EPOLL.IN | EPOLL.OUT | EPOLL.ET, (events) => this.#ready(events));
   }
 
+  /**
+   * Answers when there is something to read, be it the end or an error, or when it is closed. A
+   * `read` that comes in between has the connection for itself.
+   */
+  async readable(): Promise<void> {
+    // An event may be about bytes that were read before it was looked at.
+    while (!this.#closed && !isReadable(this.#fd)) {
+      const watch = this.#watch = Promise.withResolvers();
+      await watch.promise;
+      if (this.#watch !== watch) return;
+    }
+  }
+
   /** Reads what is there; waits while there is nothing. Null at the end of the stream. */
   async read(buffer: Uint8Array): Promise<number | null> {
+    this.#watch = undefined;
     while (true) {
       if (++this.#withoutWait === CALLS_WITHOUT_WAIT) await this.#letOthersRun();
       this.#checkOpen();
@@ -136,7 +158,10 @@ export class ReactorConn implements ByteConn {
 
   #ready(events: number): void {
     const failed = (events & (EPOLL.ERR | EPOLL.HUP)) !== 0;
-    if (failed || (events & EPOLL.IN) !== 0) this.#readable?.resolve();
+    if (failed || (events & EPOLL.IN) !== 0) {
+      this.#readable?.resolve();
+      this.#watch?.resolve();
+    }
     if (failed || (events & EPOLL.OUT) !== 0) this.#writable?.resolve();
   }
 

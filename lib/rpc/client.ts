@@ -17,6 +17,7 @@ import { FlushLedger } from "../backend/flush_ledger.ts";
 import { Semaphore } from "../backend/semaphore.ts";
 import { settleAll } from "../backend/settle.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
+import type { Dialler } from "../net/dial.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { CompressionMode } from "./compression.ts";
 import { ID_BYTES, type ServerHello } from "./hello.ts";
@@ -39,6 +40,11 @@ export interface ConnectTelemapOptions {
    * long as it takes, "error" rejects it with `DeadlineError` after the request timeout.
    */
   onLoss?: "wait" | "error" | undefined;
+  /**
+   * Where connections come from where it is the server that dials, as `acceptDialled` answers: the
+   * URL says no more than the name of the export then. It is closed with the region.
+   */
+  dialler?: Dialler | undefined;
   /** What connections depend on; the runtime's event loop unless told. */
   reactor?: Reactor | undefined;
   /** When contents are compressed; `auto` (the default): where it is faster. */
@@ -113,6 +119,7 @@ export class RemoteBackend implements Backend {
   readonly #url: string;
   readonly #log: (line: string) => void;
   readonly #ledger = new FlushLedger();
+  readonly #dialler: Dialler | undefined;
   readonly #urgent: WireLane;
   readonly #bulk: WireLane;
   readonly #urgentControls = new Semaphore(CONTROL_MOST);
@@ -147,15 +154,17 @@ export class RemoteBackend implements Backend {
       requestTimeout = 30_000,
       onLoss = "wait",
       compression = "auto",
+      dialler,
       reactor,
     } = options;
     this.#url = formatAddress(address);
+    this.#dialler = dialler;
     this.#log = options.log ?? console.warn;
     const session = crypto.getRandomValues(new Uint8Array(ID_BYTES));
     const lane = (number: Lane) =>
       new WireLane({
         ...{ address, url: this.#url, lane: number, session, token, compression },
-        ...{ connectTimeout, requestTimeout, reactor },
+        ...{ connectTimeout, requestTimeout, dialler, reactor },
         keepWaiting: onLoss === "wait",
         ledger: this.#ledger,
         traffic: this.traffic,
@@ -292,6 +301,7 @@ export class RemoteBackend implements Backend {
 
   async #close(): Promise<void> {
     await Promise.all([this.#urgent.close(), this.#bulk.close()]);
+    await this.#dialler?.close();
   }
 
   #check(offset: number, length: number): void {

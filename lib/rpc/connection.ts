@@ -13,7 +13,7 @@ import {
   TelemapError,
 } from "../backend/errors.ts";
 import { type Address, formatAddress } from "../net/address.ts";
-import { dial } from "../net/dial.ts";
+import { dial, type Dialler } from "../net/dial.ts";
 import type { Traffic } from "../backend/backend.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { ByteConn } from "../net/reactor_conn.ts";
@@ -21,10 +21,10 @@ import {
   type ClientHello,
   decodeServerHello,
   encodeClientHello,
-  HELLO_PREFIX_BYTES,
   helloLength,
   type ServerHello,
 } from "./hello.ts";
+import { readHello, writeHello } from "./hello_stream.ts";
 import { ReplyReceiver, type ReplySink } from "./reply_receiver.ts";
 import { encodeFrame, type Frame, HEADER_BYTES, nameOfCode } from "./wire.ts";
 
@@ -40,6 +40,8 @@ export interface OpenConnectionOptions {
   signal: AbortSignal;
   /** Counts what is sent and received, before any encryption. */
   traffic: Traffic;
+  /** Where the connection comes from instead of being made to the address. */
+  dialler?: Dialler | undefined;
   /** What the connection depends on; the runtime's event loop unless told. */
   reactor?: Reactor | undefined;
 }
@@ -83,10 +85,13 @@ export class WireConnection {
    * @throws {RemoteError} It refuses; the code says why (EACCES: token, ENOENT: export).
    */
   static async open(options: OpenConnectionOptions): Promise<WireConnection> {
-    const { address, timeout, signal, reactor, traffic } = options;
+    const { address, timeout, signal, reactor, traffic, dialler } = options;
     const url = formatAddress(address);
     const start = performance.now();
-    const conn = await dial(address, { timeout, signal, reactor });
+    const conn =
+      await (dialler === undefined
+        ? dial(address, { timeout, signal, reactor })
+        : dialler.dial({ timeout, signal }));
     const dialled = performance.now();
     let reason: TelemapError | undefined;
     const giveUp = (why: TelemapError) => {
@@ -214,13 +219,9 @@ async function exchangeHello(
   traffic: Traffic,
 ): Promise<ServerHello> {
   const said = encodeClientHello(hello);
-  await writeAll(conn, said);
+  await writeHello(conn, said);
   traffic.sentBytes += said.length;
-  const prefix = new Uint8Array(HELLO_PREFIX_BYTES);
-  await readAll(conn, prefix);
-  const bytes = new Uint8Array(helloLength(new DataView(prefix.buffer), 0));
-  bytes.set(prefix);
-  await readAll(conn, bytes.subarray(HELLO_PREFIX_BYTES));
+  const bytes = await readHello(conn, helloLength);
   traffic.receivedBytes += bytes.length;
   const answer = decodeServerHello(bytes);
   if (!("code" in answer)) return checkedAnswer(answer, hello);
@@ -233,18 +234,6 @@ function checkedAnswer(answer: ServerHello, hello: ClientHello): ServerHello {
     (answer.features & ~hello.features) === 0;
   if (fits) return answer;
   throw new ProtocolError("Cannot use a hello that chooses what was not offered");
-}
-
-async function writeAll(conn: ByteConn, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length;) done += await conn.write(bytes.subarray(done));
-}
-
-async function readAll(conn: ByteConn, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    const count = await conn.read(bytes.subarray(done));
-    if (count === null) throw new ConnectionError("The server closed the connection");
-    done += count;
-  }
 }
 
 function asTelemapError(error: unknown, what: string): TelemapError {

@@ -1,14 +1,8 @@
 /**
  * The hello of the native wire: the first message each way. Pure.
  *
- * Both begin alike in every version, so that sides that share none can tell each other:
- *
- * ```text
- *  0 8 bytes "TELEMAP\n"
- *  8 u32 bytes of the whole hello
- * 12 u16 client: lowest version it speaks; server: version chosen, 0 where it refuses
- * 14 u16 client: highest version it speaks; server: 0, or the Linux error number of the refusal
- * ```
+ * Both begin alike in every version, so that sides that share none can tell each other: with
+ * "TELEMAP\n" and the rest of the prefix (`hello_prefix.ts`).
  *
  * | at | ClientHello, version 1   | at | ServerHello, version 1             |
  * | -- | ------------------------ | -- | ---------------------------------- |
@@ -23,18 +17,25 @@
  * | 54 | u16 bytes of token       | 76 | u32 reserved, 0                    |
  * | 56 | name, token              |    |                                    |
  *
- * Where the server refuses, a text for people follows the prefix.
- *
  * The *region id* stays the same as long as the bytes are the same region. The *instance* changes
  * whenever writes that were acknowledged, but not flushed, may have been lost: with the process for
  * bytes in its memory, with the boot of the machine for files.
  *
  * @module
  */
-import { ProtocolError } from "../backend/errors.ts";
+import {
+  beginHello,
+  boundedText,
+  decodeHelloText,
+  HELLO_PREFIX_BYTES,
+  malformedHello,
+  prefixLength,
+  type Refusal,
+  refusalHello,
+  viewOf,
+} from "./hello_prefix.ts";
 import {
   decodeMessage,
-  encodeMessage,
   FEATURE,
   getSafeInteger,
   LANE,
@@ -43,9 +44,6 @@ import {
   setSafeInteger,
   VERSION,
 } from "./wire.ts";
-
-/** Bytes that tell how long a hello is. */
-export const HELLO_PREFIX_BYTES = 16;
 
 /** Bytes of a session id, region id or instance. */
 export const ID_BYTES = 16;
@@ -98,34 +96,20 @@ export interface ServerHello {
   durable: boolean;
 }
 
-/** What the server answers, where it does not accept. */
-export interface Refusal {
-  /** A Linux error number. */
-  code: number;
-  /** Why, for people. */
-  message: string;
-}
-
 /**
  * The bytes of a whole hello, from its first {@linkcode HELLO_PREFIX_BYTES}.
  *
  * @throws {ProtocolError} This is not a hello, or a too long one.
  */
 export function helloLength(view: DataView, at: number): number {
-  for (let index = 0; index < MAGIC.length; index++) {
-    if (view.getUint8(at + index) === MAGIC[index]) continue;
-    throw new ProtocolError("Cannot talk to a peer that does not speak telemap's native wire");
-  }
-  const length = view.getUint32(at + 8, true);
-  if (length >= HELLO_PREFIX_BYTES && length <= LIMIT.HELLO) return length;
-  throw new ProtocolError(`Cannot use a hello of ${length} bytes as the limit is ${LIMIT.HELLO}`);
+  return prefixLength(view, at, MAGIC);
 }
 
 /** The client's hello. Throws `RangeError` where name or token are over their limits. */
 export function encodeClientHello(hello: ClientHello): Uint8Array<ArrayBuffer> {
-  const name = bounded(hello.name, LIMIT.NAME, "export name");
-  const token = bounded(hello.token, LIMIT.TOKEN, "token");
-  const { bytes, view } = begin(CLIENT_BYTES + name.length + token.length);
+  const name = boundedText(hello.name, LIMIT.NAME, "export name");
+  const token = boundedText(hello.token, LIMIT.TOKEN, "token");
+  const { bytes, view } = beginHello(MAGIC, CLIENT_BYTES + name.length + token.length);
   view.setUint16(12, VERSION.MIN, true);
   view.setUint16(14, VERSION.MAX, true);
   view.setUint32(16, hello.features, true);
@@ -141,26 +125,22 @@ export function encodeClientHello(hello: ClientHello): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** The highest version that this side and the client whose hello begins at `at` speak; 0 for none. */
-export function commonVersion(view: DataView, at: number): number {
-  const version = Math.min(view.getUint16(at + 14, true), VERSION.MAX);
-  return version >= Math.max(view.getUint16(at + 12, true), VERSION.MIN) ? version : 0;
-}
-
 /**
- * Decodes a whole client's hello of a version that {@linkcode commonVersion} knows.
+ * Decodes a whole client's hello of a version that `commonVersion` knows.
  *
  * @throws {ProtocolError} It is not well-formed.
  */
 export function decodeClientHello(bytes: Uint8Array): ClientHello {
   const view = viewOf(bytes);
-  if (bytes.length < CLIENT_BYTES) throw malformed("it is too short");
+  if (bytes.length < CLIENT_BYTES) throw malformedHello("it is too short");
   const nameLength = view.getUint16(52, true), tokenLength = view.getUint16(54, true);
-  if (nameLength > LIMIT.NAME || tokenLength > LIMIT.TOKEN) throw malformed("a text is too long");
-  if (bytes.length !== CLIENT_BYTES + nameLength + tokenLength) {
-    throw malformed("its size is wrong");
+  if (nameLength > LIMIT.NAME || tokenLength > LIMIT.TOKEN) {
+    throw malformedHello("a text is too long");
   }
-  if (view.getUint16(30, true) !== 0) throw malformed("a reserved word is not 0");
+  if (bytes.length !== CLIENT_BYTES + nameLength + tokenLength) {
+    throw malformedHello("its size is wrong");
+  }
+  if (view.getUint16(30, true) !== 0) throw malformedHello("a reserved word is not 0");
   const tokenAt = CLIENT_BYTES + nameLength;
   return {
     features: view.getUint32(16, true),
@@ -169,14 +149,14 @@ export function decodeClientHello(bytes: Uint8Array): ClientHello {
     lane: decodeLane(view.getUint16(28, true)),
     session: bytes.slice(32, 32 + ID_BYTES),
     attempt: view.getUint32(48, true),
-    name: decodeText(bytes.subarray(CLIENT_BYTES, tokenAt)),
-    token: decodeText(bytes.subarray(tokenAt)),
+    name: decodeHelloText(bytes.subarray(CLIENT_BYTES, tokenAt)),
+    token: decodeHelloText(bytes.subarray(tokenAt)),
   };
 }
 
 /** The server's hello where it accepts. */
 export function encodeServerHello(hello: ServerHello): Uint8Array<ArrayBuffer> {
-  const { bytes, view } = begin(SERVER_BYTES);
+  const { bytes, view } = beginHello(MAGIC, SERVER_BYTES);
   view.setUint16(12, hello.version, true);
   view.setUint32(16, hello.features, true);
   view.setUint32(20, hello.payloadMax, true);
@@ -191,11 +171,7 @@ export function encodeServerHello(hello: ServerHello): Uint8Array<ArrayBuffer> {
 
 /** The server's hello where it refuses. */
 export function encodeRefusal(refusal: Refusal): Uint8Array<ArrayBuffer> {
-  const message = encodeMessage(refusal.message);
-  const { bytes, view } = begin(HELLO_PREFIX_BYTES + message.length);
-  view.setUint16(14, refusal.code, true);
-  bytes.set(message, HELLO_PREFIX_BYTES);
-  return bytes;
+  return refusalHello(MAGIC, refusal);
 }
 
 /**
@@ -207,9 +183,11 @@ export function decodeServerHello(bytes: Uint8Array): ServerHello | Refusal {
   const view = viewOf(bytes);
   const version = view.getUint16(12, true), code = view.getUint16(14, true);
   if (code !== 0) return { code, message: decodeMessage(bytes.subarray(HELLO_PREFIX_BYTES)) };
-  if (version < VERSION.MIN || version > VERSION.MAX) throw malformed(`its version is ${version}`);
-  if (bytes.length !== SERVER_BYTES) throw malformed("its size is wrong");
-  if (view.getUint32(76, true) !== 0) throw malformed("a reserved word is not 0");
+  if (version < VERSION.MIN || version > VERSION.MAX) {
+    throw malformedHello(`its version is ${version}`);
+  }
+  if (bytes.length !== SERVER_BYTES) throw malformedHello("its size is wrong");
+  if (view.getUint32(76, true) !== 0) throw malformedHello("a reserved word is not 0");
   const flags = view.getUint32(72, true);
   const hello: ServerHello = {
     version,
@@ -230,46 +208,18 @@ export function decodeServerHello(bytes: Uint8Array): ServerHello | Refusal {
 function checkServerHello(hello: ServerHello): void {
   const { payloadMax, inFlightMax, blockSize } = hello;
   if (payloadMax < LIMIT.PAYLOAD_MIN || payloadMax > LIMIT.PAYLOAD_MAX) {
-    throw malformed(`its largest payload is ${payloadMax} bytes`);
+    throw malformedHello(`its largest payload is ${payloadMax} bytes`);
   }
   if (inFlightMax < LIMIT.IN_FLIGHT_MIN || inFlightMax > LIMIT.IN_FLIGHT_MAX) {
-    throw malformed(`it lets ${inFlightMax} requests be in flight`);
+    throw malformedHello(`it lets ${inFlightMax} requests be in flight`);
   }
-  if (blockSize === 0 || blockSize > payloadMax) throw malformed(`its block size is ${blockSize}`);
-  if ((hello.features & FEATURE.CRC32) === 0) throw malformed("it has no checksum");
-}
-
-function begin(length: number): { bytes: Uint8Array<ArrayBuffer>; view: DataView } {
-  const bytes = new Uint8Array(length);
-  bytes.set(MAGIC);
-  const view = viewOf(bytes);
-  view.setUint32(8, length, true);
-  return { bytes, view };
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-}
-
-function bounded(text: string, limit: number, what: string): Uint8Array {
-  const bytes = new TextEncoder().encode(text);
-  if (bytes.length <= limit) return bytes;
-  throw new RangeError(`Cannot send a ${what} of ${bytes.length} bytes as the limit is ${limit}`);
+  if (blockSize === 0 || blockSize > payloadMax) {
+    throw malformedHello(`its block size is ${blockSize}`);
+  }
+  if ((hello.features & FEATURE.CRC32) === 0) throw malformedHello("it has no checksum");
 }
 
 function decodeLane(number: number): Lane {
   if (number === LANE.URGENT || number === LANE.BULK) return number;
-  throw malformed(`its lane is ${number}`);
-}
-
-function decodeText(bytes: Uint8Array): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    throw malformed("a text is not UTF-8");
-  }
-}
-
-function malformed(why: string): ProtocolError {
-  return new ProtocolError(`Cannot use a hello as ${why}`);
+  throw malformedHello(`its lane is ${number}`);
 }

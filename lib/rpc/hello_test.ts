@@ -3,7 +3,6 @@ import fc from "fast-check";
 import { ProtocolError } from "../backend/errors.ts";
 import {
   type ClientHello,
-  commonVersion,
   decodeClientHello,
   decodeServerHello,
   encodeClientHello,
@@ -12,6 +11,7 @@ import {
   helloLength,
   type ServerHello,
 } from "./hello.ts";
+import { commonVersion } from "./hello_prefix.ts";
 import { FEATURE, LANE, LIMIT } from "./wire.ts";
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });

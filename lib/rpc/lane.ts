@@ -14,6 +14,7 @@ import {
 import type { FlushLedger } from "../backend/flush_ledger.ts";
 import type { Traffic } from "../backend/backend.ts";
 import type { Address } from "../net/address.ts";
+import type { Dialler } from "../net/dial.ts";
 import type { Reactor } from "../net/reactor.ts";
 import { CompressionChoice, type CompressionMode } from "./compression.ts";
 import { WireConnection } from "./connection.ts";
@@ -40,6 +41,8 @@ export interface LaneOptions {
   requestTimeout: number;
   /** Requests wait for as long as it takes, instead of failing after the request timeout. */
   keepWaiting: boolean;
+  /** Where connections come from instead of being made to the address. */
+  dialler: Dialler | undefined;
   /** What connections depend on; the runtime's event loop unless told. */
   reactor: Reactor | undefined;
   /** When contents are compressed. */
@@ -140,9 +143,10 @@ export class WireLane {
   }
 
   async #open(): Promise<WireConnection> {
-    const { address, connectTimeout, lane, session, token, reactor, traffic } = this.#options;
+    const { address, connectTimeout, lane, session, token, traffic } = this.#options;
+    const { dialler, reactor } = this.#options;
     const connection = await WireConnection.open({
-      ...{ address, reactor, traffic },
+      ...{ address, dialler, reactor, traffic },
       timeout: connectTimeout,
       signal: this.#abort.signal,
       hello: {
@@ -186,7 +190,9 @@ export class WireLane {
         if (this.#failure !== undefined) return;
         if (error instanceof IntegrityError) return this.#fail(error);
         this.#noticeLoss(error as Error);
-        await this.#backOff(failures++);
+        // Who waits for the server to dial must be there when it does.
+        const waited = this.#options.dialler !== undefined && error instanceof DeadlineError;
+        if (!waited) await this.#backOff(failures++);
         continue;
       }
       const reason = await this.#connection!.ended;

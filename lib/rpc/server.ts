@@ -4,12 +4,13 @@
  *
  * @module
  */
-import { createHash, timingSafeEqual } from "node:crypto";
 import { ERRNO } from "../../ffi/errno.ts";
 import type { Channel } from "../net/channel.ts";
 import type { WireExport } from "./export.ts";
-import type { ClientHello, Refusal } from "./hello.ts";
+import type { ClientHello } from "./hello.ts";
+import type { Refusal } from "./hello_prefix.ts";
 import { type Admission, WireSession } from "./session.ts";
+import { TokenCheck, WRONG_TOKEN_MS } from "./token_check.ts";
 import { LIMIT } from "./wire.ts";
 
 /** How a {@linkcode WireServer} serves. */
@@ -35,18 +36,18 @@ export class WireServer implements Admission {
   readonly payloadMax: number;
   readonly inFlightMax: number;
   readonly #lookup: (name: string) => WireExport | undefined;
-  readonly #tokenDigest: Uint8Array | undefined;
+  readonly #token: TokenCheck;
   readonly #connected = new Map<string, WireSession>();
 
   /** Makes a server without connections. */
   constructor(options: WireServerOptions) {
     const { token, payloadMax = LIMIT.PAYLOAD_MAX, inFlightMax = 256 } = options;
     this.helloMs = options.helloMs ?? 10_000;
-    this.wrongTokenMs = options.wrongTokenMs ?? 250;
+    this.wrongTokenMs = options.wrongTokenMs ?? WRONG_TOKEN_MS;
     this.payloadMax = Math.min(Math.max(payloadMax, LIMIT.PAYLOAD_MIN), LIMIT.PAYLOAD_MAX);
     this.inFlightMax = Math.min(Math.max(inFlightMax, LIMIT.IN_FLIGHT_MIN), LIMIT.IN_FLIGHT_MAX);
     this.#lookup = (name) => options.lookup(name);
-    this.#tokenDigest = token === undefined ? undefined : digest(token);
+    this.#token = new TokenCheck(token);
   }
 
   /** The protocol of a new connection. */
@@ -55,8 +56,7 @@ export class WireServer implements Admission {
   }
 
   admits(hello: ClientHello): boolean {
-    return this.#tokenDigest === undefined ||
-      timingSafeEqual(digest(hello.token), this.#tokenDigest);
+    return this.#token.admits(hello.token);
   }
 
   find(hello: ClientHello): WireExport | Refusal {
@@ -84,8 +84,4 @@ export class WireServer implements Admission {
 
 function keyOf(hello: ClientHello): string {
   return String.fromCharCode(hello.lane, ...hello.session);
-}
-
-function digest(token: string): Uint8Array {
-  return createHash("sha256").update(token).digest();
 }

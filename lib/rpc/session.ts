@@ -10,14 +10,13 @@ import type { Channel, Protocol } from "../net/channel.ts";
 import type { WireExport } from "./export.ts";
 import {
   type ClientHello,
-  commonVersion,
   decodeClientHello,
   encodeRefusal,
   encodeServerHello,
-  HELLO_PREFIX_BYTES,
   helloLength,
-  type Refusal,
 } from "./hello.ts";
+import { commonVersion, HELLO_PREFIX_BYTES, type Refusal } from "./hello_prefix.ts";
+import { wrongToken } from "./token_check.ts";
 import { Transmission } from "./transmission.ts";
 import {
   encodeFrame,
@@ -143,9 +142,8 @@ export class WireSession implements Protocol {
     // Whoever is not welcome yet gets nothing read.
     this.#channel.pause();
     if (!this.#admission.admits(hello)) {
-      const message = hello.token === "" ? "A token is needed" : "The token is wrong";
       this.#channel.deadline(this.#admission.wrongTokenMs, () => {
-        this.#refuse({ code: ERRNO.EACCES, message });
+        this.#refuse(wrongToken(hello.token));
         this.#channel.flush();
       });
       return;

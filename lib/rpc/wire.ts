@@ -28,6 +28,8 @@
  * of the older one can change the region any more, so that a request repeated on the new
  * connection is never overtaken by its own past. All requests may be repeated.
  *
+ * A server that its client cannot reach dials the client instead (`reverse_hello.ts`).
+ *
  * A frame is a header and its payload:
  *
  * ```text

@@ -8,7 +8,7 @@
  * @module
  */
 import { Leecher, type Mount, Seeder } from "../../mod.ts";
-import { PAGE, stepOf } from "./migration_pages.ts";
+import { mendPages, PAGE, stepOf } from "./migration_pages.ts";
 
 /** Steps that are made where the region came to, before it is enough. */
 const STEPS_THERE = 50;
@@ -29,14 +29,19 @@ class Counter {
   #stopped = false;
   #over: Promise<void> = Promise.resolve();
 
-  static async start(mount: Mount, form: Form): Promise<Counter> {
+  /**
+   * Goes on from the step that was the last. What was in memory alone died with its program, which
+   * `begins` anew then with what there is; whatever was handed over has to be whole.
+   */
+  static async start(mount: Mount, form: Form, { begins = false } = {}): Promise<Counter> {
+    if (form.as === "slice") {
+      const step = begins ? mendPages(mount.bytes) : stepOf(mount.bytes);
+      return new Counter(mount, form, step);
+    }
     const content = new Uint8Array(mount.size);
-    if (form.as === "slice") content.set(mount.bytes);
-    else {
-      await mount.file.seek(0, Deno.SeekMode.Start);
-      for (let done = 0; done < content.length;) {
-        done += (await mount.file.read(content.subarray(done)))!;
-      }
+    await mount.file.seek(0, Deno.SeekMode.Start);
+    for (let done = 0; done < content.length;) {
+      done += (await mount.file.read(content.subarray(done)))!;
     }
     return new Counter(mount, form, stepOf(content));
   }
@@ -92,7 +97,7 @@ async function seed(backend: string, listen: string, form: Form): Promise<void> 
     },
   });
   if (seeder.stage === "serving") {
-    counter = await Counter.start(seeder.mount, form);
+    counter = await Counter.start(seeder.mount, form, { begins: true });
     say("ready", { step: counter.step });
     void counter.go();
   } else say("ready");

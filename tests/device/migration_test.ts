@@ -11,6 +11,7 @@ import {
   Seeder,
   type SeederHooks,
   type SeederOptions,
+  UsageError,
 } from "../../mod.ts";
 import { requires, withReason } from "../requires.ts";
 import { temporaryDirectory } from "./command.ts";
@@ -228,4 +229,20 @@ test("a region moves on from where it came to, on the same device", FILE, async 
   assertEquals([...content.subarray(0, 16)], [1, 1, 1, 1, 1, ...Array(10).fill(2), 0]);
   assertEquals((await last.progress()).epoch, 2);
   await last.completed();
+});
+
+test("a seeder that cannot be reached dials its leecher", FILE, async (site) => {
+  const url = `telemap+unix:///?socket=${site.local.replace("file:", "")}.sock`;
+  const opening = Leecher.open({ ...FILE, source: { listen: url }, local: site.local });
+  await using seeder = await Seeder.open({ ...FILE, backend: site.backend, dial: url });
+  await writeBytes(seeder.mount, FILE, new Uint8Array(10).fill(3), 77);
+  await using leecher = await opening;
+  const mount = await leecher.finalize();
+  assertEquals((await readAll(mount, FILE))[86], 3);
+  await leecher.completed();
+  await seeder.released;
+});
+
+test("a seeder that nobody could reach is refused", FILE, async ({ backend }) => {
+  await assertRejects(() => Seeder.open({ ...FILE, backend }), UsageError, "to nobody");
 });

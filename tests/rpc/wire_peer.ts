@@ -10,11 +10,10 @@ import {
   decodeServerHello,
   encodeClientHello,
   encodeServerHello,
-  HELLO_PREFIX_BYTES,
   helloLength,
-  type Refusal,
   type ServerHello,
 } from "../../lib/rpc/hello.ts";
+import { HELLO_PREFIX_BYTES, type Refusal } from "../../lib/rpc/hello_prefix.ts";
 import {
   decodeFrame,
   encodeFrame,
