@@ -29,7 +29,7 @@ export interface AcceptDialledOptions
  * Takes the connections of servers that dial, and connects to the regions that they serve.
  *
  * ```ts
- * await using servers = acceptDialled("telemap://127.0.0.1:4100/disk", { token });
+ * await using servers = acceptDialled("telemap://127.0.0.1:4100/disk");
  * await using region = await servers.connect();
  * ```
  *
