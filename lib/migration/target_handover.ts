@@ -75,11 +75,15 @@ export type TargetState =
 export type TargetEvent =
   /** The copy is close enough: hand over, under an epoch above all that either side has used. */
   | { readonly type: "begin"; readonly epoch: number }
-  | { readonly type: "recorded" | "recordFailed"; readonly record: TargetRecord }
+  | {
+    readonly type: "recorded" | "recordFailed";
+    readonly record: TargetRecord;
+    readonly epoch: number;
+  }
   /** SUSPEND was answered. */
   | { readonly type: "offered"; readonly epoch: number }
   /** A request was refused by the source. */
-  | { readonly type: "refused"; readonly epoch: number }
+  | { readonly type: "refused"; readonly epoch: number; readonly request: TargetRequest }
   /** All of the last set is here, or known: what is not fetched yet counts as absent. */
   | { readonly type: "received"; readonly epoch: number }
   /** CONFIRM, OUTCOME, CANCEL or DONE was answered; `mine`: the outcome's leecher is this one. */
@@ -109,7 +113,7 @@ export type TargetRequest = "suspend" | "last" | "confirm" | "outcome" | "cancel
 /** What the target is to do, in this order. */
 export type TargetAction =
   /** Write the record durably, after a pause where that has just failed; ends in `recorded` or not. */
-  | { readonly record: TargetRecord }
+  | { readonly record: TargetRecord; readonly epoch: number }
   /** Ask the source, after a pause where it has just told nothing new; ends in an answer or not. */
   | { readonly ask: TargetRequest }
   /** Go on copying: the source goes on. */
@@ -134,16 +138,16 @@ export function stepTarget(state: TargetState, event: TargetEvent): TargetStep {
   switch (event.type) {
     case "begin":
       if (state.at !== "following" || event.epoch <= state.epoch) return step(state);
-      return step({ at: "preparing", epoch: event.epoch }, { record: "confirming" });
+      return record({ at: "preparing", epoch: event.epoch }, "confirming");
     case "recorded":
-      return onRecorded(state, event.record);
+      return event.epoch === state.epoch ? onRecorded(state, event.record) : step(state);
     case "recordFailed":
-      return onRecordFailed(state, event.record);
+      return event.epoch === state.epoch ? onRecordFailed(state, event.record) : step(state);
     case "offered":
       if (state.at !== "asking" || event.epoch !== state.epoch) return step(state);
       return step({ ...state, at: "receiving" });
     case "refused":
-      return event.epoch === state.epoch ? onRefused(state) : step(state);
+      return event.epoch === state.epoch ? onRefused(state, event.request) : step(state);
     case "received":
       if (state.at !== "receiving" || event.epoch !== state.epoch) return step(state);
       return step({ ...state, at: "confirming" }, { ask: "confirm" });
@@ -157,7 +161,7 @@ export function stepTarget(state: TargetState, event: TargetEvent): TargetStep {
       return giveUp(state, "cancelled");
     case "whole":
       if (state.at !== "taken") return step(state);
-      return step({ at: "completing", epoch: state.epoch }, { record: "owner" });
+      return record({ at: "completing", epoch: state.epoch }, "owner");
     case "promote":
       return promote(state);
   }
@@ -177,8 +181,12 @@ export function targetAfterRestart(record: HandoverRecord): TargetStep | undefin
     case "taken":
       return step({ at: "taken", epoch, recorded: true }, "own");
     case "owner": {
-      const done = promoted || leech === NOBODY;
-      return step({ at: "owner", epoch, done }, "own", ...(done ? [] : [{ ask: "done" } as const]));
+      const { state, actions } = askAgain({
+        at: "owner",
+        epoch,
+        done: promoted || leech === NOBODY,
+      });
+      return step(state, "own", ...actions);
     }
     default:
       return undefined;
@@ -192,42 +200,43 @@ export function targetMayWrite(state: TargetState): boolean {
     at === "promoting" && state.running;
 }
 
-function onRecorded(state: TargetState, record: TargetRecord): TargetStep {
-  if (state.at === "preparing" && record === "confirming") {
-    return step({ ...state, at: "asking" }, { ask: "suspend" }, { ask: "last" });
+function onRecorded(state: TargetState, which: TargetRecord): TargetStep {
+  if (state.at === "preparing" && which === "confirming") {
+    return askAgain({ ...state, at: "asking" });
   }
-  if (state.at === "taken" && record === "taken") return step({ ...state, recorded: true });
-  if (state.at === "completing" && record === "owner") {
-    return step({ ...state, at: "owner", done: false }, { ask: "done" });
+  if (state.at === "taken" && which === "taken") return step({ ...state, recorded: true });
+  if (state.at === "completing" && which === "owner") {
+    return askAgain({ ...state, at: "owner", done: false });
   }
-  if (state.at === "promoting" && record === "owner") {
+  if (state.at === "promoting" && which === "owner") {
     return step({ at: "owner", epoch: state.epoch, done: true }, "own");
   }
   return step(state);
 }
 
-function onRecordFailed(state: TargetState, record: TargetRecord): TargetStep {
-  if (record === "confirming") {
-    if (state.at !== "preparing") return step(state);
-    return step({ ...state, at: "following" }, "follow");
+function onRecordFailed(state: TargetState, which: TargetRecord): TargetStep {
+  const { at, epoch } = state;
+  if (which === "confirming") {
+    return at === "preparing" ? step({ at: "following", epoch }, "follow") : step(state);
   }
-  const wanted = record === "taken"
-    ? state.at === "taken"
-    : state.at === "completing" || state.at === "promoting";
-  return wanted ? step(state, { record }) : step(state);
+  const wanted = which === "taken" ? at === "taken" : at === "completing" || at === "promoting";
+  return wanted ? record(state, which) : step(state);
 }
 
-function onRefused(state: TargetState): TargetStep {
-  switch (state.at) {
-    case "asking":
-    case "receiving":
+function onRefused(state: TargetState, request: TargetRequest): TargetStep {
+  switch (request) {
+    case "suspend":
+    case "last":
+      if (state.at !== "asking" && state.at !== "receiving") return step(state);
       return step({ at: "following", epoch: state.epoch }, "follow");
-    case "confirming":
-      return step(state, { ask: "outcome" });
-    case "owner":
-      return step({ ...state, done: true });
-    default:
-      return askAgain(state);
+    case "confirm":
+      return state.at === "confirming" ? step(state, { ask: "outcome" }) : step(state);
+    case "done":
+      return state.at === "owner" ? askAgain(state) : step(state);
+    case "outcome":
+      return state.at === "doubting" || state.at === "confirming" ? askAgain(state) : step(state);
+    case "cancel":
+      return state.at === "cancelling" ? askAgain(state) : step(state);
   }
 }
 
@@ -236,7 +245,7 @@ type OutcomeEvent = Extract<TargetEvent, { type: "outcome" }>;
 function onOutcome(state: TargetState, { outcome, mine }: OutcomeEvent): TargetStep {
   const given = outcome.state === "given" || outcome.state === "released";
   if (state.at === "owner") {
-    return mine && outcome.state === "given" ? askAgain(state) : step({ ...state, done: true });
+    return step(mine && outcome.state === "released" ? { ...state, done: true } : state);
   }
   if (!mayStillTake(state)) return step(state);
   if (given && mine) return take(state, outcome.epoch);
@@ -267,8 +276,9 @@ function onServing(state: TargetState): TargetStep {
 function take(state: TargetState, epoch: number): TargetStep {
   const held = state.at === "confirming" || state.at === "cancelling" && state.held;
   const trusted = held && epoch === state.epoch;
-  const own = ["own", { record: "taken" }] as const;
-  return step({ at: "taken", epoch, recorded: false }, ...(trusted ? [] : DISTRUST), ...own);
+  const taken: TargetState = { at: "taken", epoch, recorded: false };
+  const { actions } = record(taken, "taken");
+  return step(taken, ...(trusted ? [] : DISTRUST), "own", ...actions);
 }
 
 function giveUp(state: TargetState, then: "following" | "cancelled"): TargetStep {
@@ -294,7 +304,7 @@ function promote(state: TargetState): TargetStep {
   if (state.at === "owner") return step({ ...state, done: true });
   if (!mayStillTake(state) && state.at !== "taken") return step(state);
   const running = state.at === "taken";
-  return step({ at: "promoting", epoch: state.epoch + 1, running }, { record: "owner" });
+  return record({ at: "promoting", epoch: state.epoch + 1, running }, "owner");
 }
 
 /** Asks again for what this state waits for. */
@@ -324,6 +334,10 @@ function mayStillTake({ at }: TargetState): boolean {
 }
 
 const DISTRUST = ["distrust"] as const;
+
+function record(state: TargetState, which: TargetRecord): TargetStep {
+  return step(state, { record: which, epoch: state.epoch });
+}
 
 function step(state: TargetState, ...actions: TargetAction[]): TargetStep {
   return { state, actions };
