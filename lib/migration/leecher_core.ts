@@ -364,7 +364,7 @@ export class LeecherCore {
       if (!force) await this.#pull(ranges);
       const received = performance.now();
       this.#state = "confirming";
-      await client.confirm({ epoch });
+      await this.#confirm(epoch);
       const now = performance.now();
       this.#state = "owner";
       owned = copy.own(() => record("taken", epoch));
@@ -390,6 +390,22 @@ export class LeecherCore {
     owned.catch((error: Error) => {
       console.warn(`Cannot write down that the region is here: ${error.message}`);
     });
+  }
+
+  /** Has the region given. A refusal alone decides nothing: only what the source tells of the epoch. */
+  async #confirm(epoch: number): Promise<void> {
+    const { client } = this.#options;
+    try {
+      await client.confirm({ epoch });
+    } catch (error) {
+      if (errorCode(error) !== "EPERM") throw error;
+      // Where it is not given to this side, asking burns the epoch: it never will be.
+      const told = await client.outcome({ epoch });
+      const isGiven = told.state === "given" || told.state === "released";
+      if (!isGiven || told.epoch !== epoch || told.leech.toHex() !== client.leech.toHex()) {
+        throw error;
+      }
+    }
   }
 
   /** Asks for what is expected to be written last, before it is known what that is. */

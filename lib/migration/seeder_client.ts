@@ -36,6 +36,11 @@ export class SeederClient {
   readonly #target: ControlTarget;
   readonly #leech: Uint8Array;
 
+  /** The id of the leecher that it speaks for. */
+  get leech(): Uint8Array {
+    return this.#leech;
+  }
+
   /** Speaks for the leecher with this id of 16 bytes. */
   constructor(target: ControlTarget, leech: Uint8Array) {
     this.#target = target;
