@@ -1,6 +1,6 @@
 /**
  * Measures telemap against its peers on this machine, in alternating runs, and prints medians and
- * ratios: `deno task bench [nbd|wire|fuse|managed|userfault|tracking|footprint]… [--rounds N]
+ * ratios: `deno task bench [nbd|wire|fuse|managed|profile|userfault|tracking|footprint]… [--rounds N]
  * [--seconds N] [--size SIZE]`, the last of which is that of the region of managed mounts.
  *
  * @module
@@ -10,6 +10,7 @@ import { compareOpening, idleMemory } from "./footprint.ts";
 import { compareFuse } from "./fuse.ts";
 import { compareManaged } from "./managed.ts";
 import { compareNbdServers } from "./nbd_server.ts";
+import { compareProfile } from "./profile.ts";
 import { table } from "./statistics.ts";
 import { parseSize } from "../mod.ts";
 import { compareUserfault } from "./userfault.ts";
@@ -25,6 +26,7 @@ const PARTS: Record<string, () => Promise<string[]>> = {
   wire: async () => [table(await compareWire(rounds, seconds))],
   fuse: async () => (await compareFuse(rounds, seconds)).map(table),
   managed: () => compareManaged({ rounds, seconds, size }),
+  profile: () => compareProfile(rounds),
   userfault: () => compareUserfault(rounds),
   tracking: async () => (await compareTracking(rounds)).map(table),
   footprint: async () => [await idleMemory(), table(await compareOpening(rounds))],
