@@ -7,8 +7,16 @@
  *
  * @module
  */
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, realpathSync } from "node:fs";
-import { writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  writeSync,
+} from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { O } from "../../ffi/file.ts";
 import { nodeCall } from "../../ffi/node_error.ts";
@@ -16,12 +24,11 @@ import { syncDirectory } from "./disk_file.ts";
 import { FencedError } from "./errors.ts";
 import {
   decodeHandover,
-  encodeHandover,
   HANDOVER_BYTES,
   type HandoverRecord,
-  handoverSlotOffset,
   UNRECORDED,
 } from "./handover_record.ts";
+import { HandoverSlots, type SlotWrite } from "./handover_slots.ts";
 import type { LocalStore } from "./local_url.ts";
 
 /** Where the record of a region lies; undefined for one in memory, which has none. */
@@ -66,42 +73,56 @@ export function checkFence(store: LocalStore): void {
   });
 }
 
-/** The record of one region, to be read and written. */
+/** The record of one region, to be read and written by one process. */
 export class HandoverFile {
   readonly #path: string;
+  #slots: HandoverSlots | undefined;
 
   /** Nothing is opened until it is used. */
   constructor(path: string) {
     this.#path = path;
   }
 
-  /** What is recorded. Throws as {@linkcode readHandover} does. */
+  /** What is recorded, durable by now. Throws as {@linkcode readHandover} and {@linkcode write} do. */
   get record(): HandoverRecord {
+    this.#open();
     return readHandover(this.#path);
   }
 
   /**
    * Records something durably: it holds when this returns. Where it throws (`SystemError`: ENOSPC,
-   * EIO, …), either that or what was recorded before holds.
+   * EIO, …), either that or what was recorded before holds, and it may be called again.
    */
   write(record: Omit<HandoverRecord, "time" | "promoted"> & { promoted?: boolean }): void {
-    const found = readFound(this.#path);
-    const slot = found === undefined ? 0 : 1 - found.slot;
-    const whole = { promoted: false, ...record, time: Date.now() };
-    const bytes = encodeHandover(whole, (found?.sequence ?? 0) + 1);
-    nodeCall("write", this.#path, () => {
-      const isNew = !existsSync(this.#path);
-      const fd = openSync(this.#path, O.RDWR | O.CREAT, 0o666);
-      try {
-        if (isNew) writeSync(fd, new Uint8Array(HANDOVER_BYTES), 0, HANDOVER_BYTES, 0);
-        writeSync(fd, bytes, 0, bytes.length, handoverSlotOffset(slot));
-        fsyncSync(fd);
-      } finally {
-        closeSync(fd);
-      }
-    });
-    if (found === undefined) syncDirectory(dirname(this.#path));
+    const slots = this.#open();
+    persist(this.#path, slots.next({ promoted: false, ...record, time: Date.now() }));
+    slots.wrote();
   }
+
+  #open(): HandoverSlots {
+    if (this.#slots !== undefined) return this.#slots;
+    const found = readFound(this.#path);
+    if (found !== undefined) persist(this.#path, HandoverSlots.again(found));
+    return this.#slots = new HandoverSlots(found);
+  }
+}
+
+/** Writes into the file, which is made where it is not there, and makes it and its name durable. */
+function persist(path: string, { offset, bytes }: SlotWrite): void {
+  nodeCall("write", path, () => {
+    // Opened anew, as a descriptor on which a sync has failed tells nothing of later ones.
+    const fd = openSync(path, O.RDWR | O.CREAT, 0o666);
+    try {
+      ftruncateSync(fd, HANDOVER_BYTES);
+      for (let done = 0; done < bytes.length;) {
+        done += writeSync(fd, bytes, done, bytes.length - done, offset + done);
+      }
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  });
+  syncDirectory(dirname(path));
 }
 
 function readFound(path: string): ReturnType<typeof decodeHandover> {
