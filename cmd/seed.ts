@@ -8,7 +8,7 @@ import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { closeOnceFree } from "./close_mount.ts";
 import { runShell } from "./shell.ts";
 import { StopSignals } from "./stop_signals.ts";
-import { readToken, TOKEN_OPTION } from "./token.ts";
+import { readToken } from "./token.ts";
 
 /** See the module. */
 export const seed: Command = defineCommand({
@@ -48,7 +48,11 @@ export const seed: Command = defineCommand({
     },
     suspend: { help: "shell command that stops what writes", value: "text", label: "CMD" },
     resume: { help: "shell command that lets it go on", value: "text", label: "CMD" },
-    "token-file": TOKEN_OPTION,
+    "token-file": {
+      help: "file with the token that leechers must show",
+      value: "path",
+      label: "FILE",
+    },
     insecure: { help: "listen beyond this host although anyone who gets there may take it" },
     json: JSON_OPTION,
   },
