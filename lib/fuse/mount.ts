@@ -163,7 +163,9 @@ function runHelper(
 ): Promise<{ success: boolean; stderr: string } | undefined> {
   for (const name of ["fusermount3", "fusermount"]) {
     try {
-      const options = { args, env, stdin: "null", stdout: "null", stderr: "piped" } as const;
+      // A working directory that this user may not see would stop any program from starting.
+      const io = { stdin: "null", stdout: "null", stderr: "piped" } as const;
+      const options = { args, env, cwd: "/", ...io };
       return new Deno.Command(name, options).spawn().output().then(({ success, stderr }) => ({
         success,
         stderr: new TextDecoder().decode(stderr),

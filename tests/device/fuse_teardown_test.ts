@@ -4,6 +4,7 @@ import { boundFile } from "../../lib/device/loop.ts";
 import { probeFuse } from "../../lib/device/fuse.ts";
 import { cleanStale, findStale, type StaleDevice } from "../../lib/device/stale.ts";
 import { readMountTable } from "../../lib/fuse/mount_table.ts";
+import { AS_NOBODY, NOBODY, OpenCopy } from "../other_user.ts";
 import { requires, requiresAll, requiresThat, withReason } from "../requires.ts";
 import { shell, temporaryDirectory, tryShell, until } from "./command.ts";
 import { COUNT } from "./counted_backend.ts";
@@ -108,14 +109,17 @@ async function startAttached(
   ending: "wait" | "exit" | "throw" | "detach",
   prefix: string[] = [],
   env: Record<string, string> = {},
+  copy?: OpenCopy,
 ): Promise<{ child: Deno.ChildProcess; path: string; mountPoint: string }> {
-  const script = new URL("./attached_process.ts", import.meta.url).pathname;
-  const [command = "", ...args] = [...prefix, Deno.execPath(), "run", "-q", "-A", script];
+  const script = copy?.file("tests/device/attached_process.ts") ??
+    new URL("./attached_process.ts", import.meta.url).pathname;
+  const deno = copy?.deno ?? Deno.execPath();
+  const [command = "", ...args] = [...prefix, deno, "run", "-q", "-A", script];
   const child = new Deno.Command(command, {
     args: [...args, kind, ending],
     env,
     stdout: "piped",
-    stderr: "null",
+    stderr: "inherit",
   }).spawn();
   let text = "";
   for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
@@ -204,8 +208,6 @@ function exists(path: string): boolean {
   }
 }
 
-const NOBODY = 65534;
-
 /** Lets every user open /dev/fuse, as udev's rules do, where there is no udev. */
 function allowFuse(): Disposable {
   const mode = Deno.statSync("/dev/fuse").mode! & 0o777;
@@ -217,16 +219,16 @@ test("a user without privilege mounts by fusermount3", async () => {
   using _open = allowFuse();
   using directory = temporaryDirectory();
   await Deno.chown(directory.path, NOBODY, NOBODY);
-  const user = ["--reuid", `${NOBODY}`, "--regid", `${NOBODY}`, "--clear-groups"];
+  using copy = new OpenCopy();
   const env = { TMPDIR: directory.path, XDG_RUNTIME_DIR: directory.path, HOME: directory.path };
-  const detached = await startAttached("fuse", "detach", ["setpriv", ...user], env);
+  const detached = await startAttached("fuse", "detach", AS_NOBODY, env, copy);
   assertEquals((await detached.child.status).code, 0);
   assertEquals([...Deno.readDirSync(directory.path)].map(({ name }) => name), [".cache"]);
-  const killed = await startAttached("fuse", "wait", ["setpriv", ...user], env);
+  const killed = await startAttached("fuse", "wait", AS_NOBODY, env, copy);
   const entry = readMountTable().find(({ mountPoint }) => mountPoint === killed.mountPoint);
   assertEquals(entry?.type, "fuse.telemap");
   const size = `stat -c %s ${killed.path}`;
-  assertEquals(await shell(`setpriv ${user.join(" ")} ${size}`), `${8 * MIB}\n`);
+  assertEquals(await shell(`${AS_NOBODY.join(" ")} ${size}`), `${8 * MIB}\n`);
   // Whoever may see whatever a user wrote still is not let in by FUSE.
   assertMatch((await tryShell(size)).stderr, /Permission denied/);
   killWatchdog(killed.mountPoint);

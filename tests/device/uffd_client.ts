@@ -72,7 +72,10 @@ export class LineProcess implements AsyncDisposable {
     const { value } = await this.#lines.read();
     clearTimeout(watchdog);
     assert(!silent, `the client said nothing for ${ANSWER_MS / 1000} s`);
-    assert(value !== undefined, "the client ended");
+    if (value === undefined) {
+      const { code, signal } = await this.#child.status;
+      throw new Error(`the client ended, by ${signal ?? `exit code ${code}`}`);
+    }
     return value;
   }
 

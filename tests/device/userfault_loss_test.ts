@@ -8,6 +8,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { addressOf, openLibc } from "../../ffi/libc.ts";
 import { probeUserfault, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
 import { mountDirect, openBackend, Pattern, TelemapError } from "../../mod.ts";
+import { AS_NOBODY, OpenCopy } from "../other_user.ts";
 import { requires, requiresAll, requiresThat, withReason } from "../requires.ts";
 import { readOnThread } from "../touch.ts";
 import { temporaryDirectory } from "./command.ts";
@@ -34,9 +35,13 @@ function test(name: string, fn: () => Promise<void>, all = needs): void {
   Deno.test({ name: withReason(name, all), ignore: all.ignore, fn });
 }
 
-async function start(options: ChildOptions, prefix: string[] = []): Promise<LineProcess> {
-  const args = ["run", "--quiet", "--no-check", "--allow-all", CHILD, JSON.stringify(options)];
-  const [command, ...rest] = [...prefix, Deno.execPath(), ...args];
+async function start(
+  options: ChildOptions,
+  prefix: string[] = [],
+  [deno, script]: readonly [string, string] = [Deno.execPath(), CHILD],
+): Promise<LineProcess> {
+  const args = ["run", "--quiet", "--no-check", "--allow-all", script, JSON.stringify(options)];
+  const [command, ...rest] = [...prefix, deno, ...args];
   const child = new LineProcess(command!, rest);
   assertEquals(await child.next(), "mounted");
   return child;
@@ -241,14 +246,14 @@ test(
   requiresAll(needs, requires("prlimit")),
 );
 
-const NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-
 test("a user without privileges pages in too", async () => {
   using directory = temporaryDirectory();
+  using copy = new OpenCopy();
   // What Deno itself needs to run as that user.
-  const prefix = [...NOBODY, "env", `HOME=${directory.path}`, `DENO_DIR=${directory.path}/deno`];
+  const prefix = [...AS_NOBODY, "env", `HOME=${directory.path}`, `DENO_DIR=${directory.path}/deno`];
   await Deno.chmod(directory.path, 0o777);
-  await using child = await start({ memory: { faultAround: PAGE } }, prefix);
+  const program = [copy.deno, copy.file("tests/device/userfault_child.ts")] as const;
+  await using child = await start({ memory: { faultAround: PAGE } }, prefix, program);
   assertEquals(await child.ask("read 70000"), `read ${byteAt(70_000)}`);
   assertEquals(await child.ask("write 70000"), "written");
   assertEquals(await child.ask("sync"), "synced");

@@ -2,6 +2,7 @@
  * Runs the tests of `inside/` in one virtual machine, and reports each as a step.
  */
 import { assert } from "@std/assert";
+import { OpenCopy } from "../other_user.ts";
 import { requires, requiresAll, requiresThat, withReason } from "../requires.ts";
 import { runInVm, whyNoVm } from "./vm.ts";
 
@@ -28,7 +29,11 @@ Deno.test({
     const files = ["userfault_tracking.ts", "userfault.ts", "nbd_mount.ts", "nbd_device.ts"]
       .map((name) => `${inside}${name}`);
     const command = [Deno.execPath(), "test", "-A", "--no-check", "--reporter=tap", ...files];
-    const { code, stdout, console: kernel } = await runInVm(command, { timeout: TIMEOUT });
+    using copy = new OpenCopy();
+    const { code, stdout, console: kernel } = await runInVm(command, {
+      timeout: TIMEOUT,
+      environment: { TELEMAP_OPEN_COPY: copy.path },
+    });
     const tests = parseTap(stdout);
     for (const { name, passed } of tests) {
       await context.step(name, () => assert(passed, "it failed inside; see the output below"));

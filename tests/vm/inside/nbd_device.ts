@@ -21,6 +21,7 @@ import { findStaleNbd, sweepStaleNbd } from "../../../lib/device/nbd_stale.ts";
 import { readAttribute } from "../../../lib/device/sysfs.ts";
 import { BackendHost } from "../../../lib/host/host.ts";
 import type { BackendSource } from "../../../lib/host/source.ts";
+import { AS_NOBODY } from "../../other_user.ts";
 import { FATAL } from "./stuck_backend.ts";
 
 openLibc();
@@ -92,16 +93,9 @@ async function untilInFlight(index: number): Promise<void> {
 async function startChild(
   args: string[],
   prefix: string[] = [],
+  [deno, script]: [string, string] = [Deno.execPath(), CHILD],
 ): Promise<{ child: Deno.ChildProcess; line: string }> {
-  const [command, ...rest] = [
-    ...prefix,
-    Deno.execPath(),
-    "run",
-    "-A",
-    "--no-check",
-    CHILD,
-    ...args,
-  ];
+  const [command, ...rest] = [...prefix, deno, "run", "-A", "--no-check", script, ...args];
   const child = new Deno.Command(command!, { args: rest, stdout: "piped" }).spawn();
   const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   let line = "";
@@ -361,9 +355,12 @@ Deno.test("where netlink does not reach the kernel's client, ioctl does", async 
 });
 
 Deno.test("other users are refused with what they need", async () => {
-  const user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
-  const { child, line } = await startChild(["memory:1MiB"], [...user, "env", "HOME=/tmp"]);
-  await child.status;
+  const copy = Deno.env.get("TELEMAP_OPEN_COPY")!;
+  const script = `${copy}/tests/vm/inside/nbd_child.ts`;
+  const prefix = [...AS_NOBODY, "env", "HOME=/tmp"];
+  const { child, line } = await startChild(["memory:1MiB"], prefix, [`${copy}/deno`, script]);
+  const { code, signal } = await child.status;
+  assertEquals({ code, signal }, { code: 1, signal: null });
   assertStringIncludes(line, "EPERM");
   assertStringIncludes(line, "needs root");
 });
