@@ -31,6 +31,21 @@ Deno.test("bytes of several buffers cross a socket pair in one call each way", (
   close(right);
 });
 
+Deno.test("what the peer has still to read is told, and where the kernel cannot, it is 0", () => {
+  const [left, right] = net.socketpair();
+  assertEquals(net.unread(left), 0);
+  net.writev(left, over(new Uint8Array(100)), 1);
+  const one = net.unread(left);
+  assert(one >= 100 && one < 4096, `${one}`);
+  net.writev(left, over(new Uint8Array(100)), 1);
+  assertEquals(net.unread(left), 2 * one);
+  net.readv(right, over(new Uint8Array(200)), 1);
+  assertEquals(net.unread(left), 0);
+  close(left);
+  close(right);
+  assertEquals(net.unread(left), 0);
+});
+
 Deno.test("an empty, a full and a closed socket answer EAGAIN, EAGAIN and 0 or EPIPE", () => {
   const [left, right] = net.socketpair();
   const bytes = new Uint8Array(65536);

@@ -8,7 +8,7 @@ import { EPOLL } from "../../ffi/epoll.ts";
 import { ERRNO, errno, SystemError } from "../../ffi/errno.ts";
 import { close, Iovec } from "../../ffi/file.ts";
 import { Mapping } from "../../ffi/mman.ts";
-import { writev } from "../../ffi/socket.ts";
+import { unread, writev } from "../../ffi/socket.ts";
 import { ProtocolError } from "../backend/errors.ts";
 import type { Channel, Protocol, RegionMemory, Slot } from "./channel.ts";
 import { ReceiveBuffer } from "./receive_buffer.ts";
@@ -28,6 +28,13 @@ const ENTRIES = 512;
 /** Replies that wait for a slow reader, in bytes, before requests are left unread. */
 const BACKLOG_BYTES = 8 << 20;
 const LINGER_MS = 5000;
+
+/** Answers of up to so many bytes in all are small: their number is what costs. */
+const SMALL_BYTES = 64 << 10;
+/** What a write costs of the kernel's memory beside its bytes, about. */
+const WRITE_OVERHEAD = 768;
+/** So many times what it is sent now, a peer has still to read where it is in no hurry. */
+const ENOUGH_UNREAD = 6;
 
 /** See the module. */
 export class DescriptorChannel implements Channel {
@@ -241,9 +248,18 @@ export class DescriptorChannel implements Channel {
       if (count < 0) return;
       if (count === 0) return this.close();
       this.#protocol!.receive();
+      const unhurried = count < room && this.#peerIsBehind();
       this.flush();
+      if (unhurried) this.#reactor.unhurried();
       if (count < room) return;
     }
+  }
+
+  /** Whether the peer has many more small answers to read than those that wait to be sent. */
+  #peerIsBehind(): boolean {
+    const bytes = this.#queuedBytes;
+    if (bytes > SMALL_BYTES) return false;
+    return unread(this.#fd) >= ENOUGH_UNREAD * (bytes + WRITE_OVERHEAD);
   }
 
   /** Reads behind `end`: the bytes that came, 0 at the end of the stream, or -1 for none now. */

@@ -284,6 +284,25 @@ test("reads nothing while it is paused", async ({ connect }) => {
   assertEquals((await peer.read(5)).text, "hello");
 });
 
+test("tells whether its peer is behind with reading, and with how many answers", async (world) => {
+  const { echo, peer } = world.connect();
+  let unhurried = 0;
+  world.reactor.unhurried = () => void unhurried++;
+  // One at a time, each with an answer of its own.
+  for (let sent = 1; sent <= 32; sent++) {
+    const answered = echo.answered(sent);
+    peer.write("a");
+    await answered;
+    if (sent <= 4) assertEquals(unhurried, 0);
+  }
+  assert(unhurried >= 16, `told ${unhurried} times`);
+  assertEquals((await peer.read(32)).text, "a".repeat(32));
+  const told = unhurried;
+  peer.write("a");
+  assertEquals((await peer.read(1)).text, "a");
+  assertEquals(unhurried, told);
+});
+
 Deno.test("DescriptorChannel answers a peer that will say no more", async () => {
   using wake = new EventFd();
   using reactor = new Reactor(wake);

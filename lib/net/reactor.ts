@@ -12,6 +12,10 @@
  * sleeps and uses no CPU. Between polls it lets others have its core: whom an answer woke up, such as
  * the thread whose page was just put in place, is often there, and would wait for the polling to end.
  *
+ * A peer that has not read what it was sent gains nothing by the next answer, but the more often it
+ * is disturbed, the slower it is: each look of ours at a socket takes locks and cache lines from it.
+ * So where all who have something new are behind, the reactor lets it gather for a moment.
+ *
  * @module
  */
 import { setImmediate } from "node:timers";
@@ -47,6 +51,8 @@ const QUICK_MS = 0.2;
 const HELD_UP_MOST_MS = 10;
 /** A sleep below this many ms would have been cheaper as polling. */
 const SHORT_SLEEP_MS = 0.2;
+/** How long requests of those gather that are behind: less than a peer needs for four answers. */
+const GATHER_MS = 0.02;
 /** Rounds of the loop without a look at the isolate's event loop. */
 const ROUNDS_BEFORE_YIELD = 4096;
 
@@ -69,6 +75,7 @@ export class Reactor implements Disposable {
   #inFlight = 0;
   #messages = 0;
   #polls = 0;
+  #unhurried = 0;
   #turns = 0;
   /** When the wait on another thread ends by itself, as `performance.now()` counts. */
   #asleepUntil = -Infinity;
@@ -128,6 +135,11 @@ export class Reactor implements Disposable {
     this.#inFlight--;
   }
 
+  /** Called by a handler: whom it served will be busy for a while with what it was sent before. */
+  unhurried(): void {
+    this.#unhurried++;
+  }
+
   /**
    * Says that a message arrived which a signal of `wake` announced: the event loop runs from the
    * signal until then.
@@ -151,8 +163,10 @@ export class Reactor implements Disposable {
         : this.#mayHoldUp()
         ? this.#waitHere(this.#heldUpUntil)
         : await this.#waitElsewhere();
+      this.#unhurried = 0;
       this.#dispatch(count);
       this.#expire();
+      if (this.#unhurried > 0 && this.#unhurried === count && this.#mayBlock()) gather();
       if (++rounds === ROUNDS_BEFORE_YIELD) {
         rounds = 0;
         await eventLoopTurn();
@@ -267,6 +281,13 @@ function othersAreQuick(): boolean {
   const start = performance.now();
   yieldCore();
   return performance.now() - start < QUICK_MS;
+}
+
+/** Lets requests come, for a moment. */
+function gather(): void {
+  const end = performance.now() + GATHER_MS;
+  yieldCore();
+  while (performance.now() < end);
 }
 
 /** Lets the isolate's event loop deliver what came: messages, sockets, timers. */
