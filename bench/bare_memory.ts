@@ -17,15 +17,15 @@ const symbols = libc({
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
 });
 
-/** Memory that comes from other memory page by page. */
+/** Memory that comes from other memory, or from a file, page by page. */
 export interface BareMemory extends Disposable {
   /** Its bytes. */
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** Maps so many bytes and starts the Worker that pages them in. */
-export async function bareMemory(size: number): Promise<BareMemory> {
-  const content = filledMapping(size);
+/** Maps so many bytes and starts the Worker that pages them in, from the start of a file if told. */
+export async function bareMemory(size: number, file?: string): Promise<BareMemory> {
+  const content = file === undefined ? filledMapping(size) : undefined;
   const mapping = Mapping.map({ length: size });
   mapping.advise(MADV.NOHUGEPAGE);
   const { fd } = openUserfault();
@@ -33,7 +33,8 @@ export async function bareMemory(size: number): Promise<BareMemory> {
   const userfault = new Userfault(fd);
   userfault.register(mapping.address, size, UFFD_REGISTER.MISSING);
   const { address } = mapping, page = pageSize();
-  await startHandler({ fd, address, source: content.address, page, pages: size / page });
+  const source = content?.address ?? file!;
+  await startHandler({ fd, address, source, page, pages: size / page });
   return {
     bytes: mapping.bytes,
     [Symbol.dispose]() {
@@ -41,7 +42,7 @@ export async function bareMemory(size: number): Promise<BareMemory> {
       readEveryPage(mapping.bytes);
       mapping.unmap();
       userfault[Symbol.dispose]();
-      content.unmap();
+      content?.unmap();
     },
   };
 }

@@ -9,8 +9,12 @@
  *
  * Waking a sleeping thread costs tens of microseconds on virtual machines. So after each event the
  * reactor polls for a moment before it sleeps, as long as polling keeps paying; an idle reactor
- * sleeps and uses no CPU. Between polls it lets others have its core: whom an answer woke up, such as
- * the thread whose page was just put in place, is often there, and would wait for the polling to end.
+ * sleeps and uses no CPU. Between polls it lets others have its core: whom an answer woke up is often
+ * there, and would wait for the polling to end.
+ *
+ * A thread whose page was put in place is best left where it is: it shares this core as long as the
+ * two take turns, and polling makes the scheduler part them, after which each wakes the other up on a
+ * core that went to sleep. So whoever serves faults asks for none.
  *
  * A peer that has not read what it was sent gains nothing by the next answer, but the more often it
  * is disturbed, the slower it is: each look of ours at a socket takes locks and cache lines from it.
@@ -76,6 +80,7 @@ export class Reactor implements Disposable {
   #messages = 0;
   #polls = 0;
   #unhurried = 0;
+  #takesTurns = false;
   #turns = 0;
   /** When the wait on another thread ends by itself, as `performance.now()` counts. */
   #asleepUntil = -Infinity;
@@ -140,6 +145,11 @@ export class Reactor implements Disposable {
     this.#unhurried++;
   }
 
+  /** Called by a handler: whom it answered goes on best on this core, once this thread waits. */
+  takesTurns(): void {
+    this.#takesTurns = true;
+  }
+
   /**
    * Says that a message arrived which a signal of `wake` announced: the event loop runs from the
    * signal until then.
@@ -164,6 +174,7 @@ export class Reactor implements Disposable {
         ? this.#waitHere(this.#heldUpUntil)
         : await this.#waitElsewhere();
       this.#unhurried = 0;
+      this.#takesTurns = false;
       this.#dispatch(count);
       this.#expire();
       if (this.#unhurried > 0 && this.#unhurried === count && this.#mayBlock()) gather();
@@ -181,7 +192,8 @@ export class Reactor implements Disposable {
 
   /** Waits until the moment `end` at most. */
   #waitHere(end: number): number {
-    for (let poll = 1; poll <= this.#polls; poll++) {
+    const polls = this.#takesTurns ? 0 : this.#polls;
+    for (let poll = 1; poll <= polls; poll++) {
       const count = this.#epoll.wait(0);
       if (count > 0) {
         this.#polls = POLLS_MAX;

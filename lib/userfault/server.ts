@@ -182,11 +182,12 @@ export class UserfaultServer {
   }
 
   #ready(): void {
+    this.#reactor.takesTurns();
     try {
       for (let reads = 0; reads < READS_A_TURN && !this.#closed; reads++) {
         const count = this.#messages.read(this.#uffd.fd);
         for (let index = 0; index < count && !this.#closed; index++) this.#take(index);
-        if (count < MESSAGES_A_READ) return;
+        if (count === 0) return;
       }
     } catch (error) {
       this.#fail(error instanceof Error ? error : new Error(`${error}`));
@@ -249,6 +250,26 @@ export class UserfaultServer {
   /** Pulls pages, of which a thread waits for `page`, until they are there or it is poisoned. */
   #pull(region: PagedRegion, from: number, to: number, page: number, attempt = 1): void {
     region.beginUrgent(from, to);
+    const content = this.#begin(region, from, to, (error) => {
+      this.#lost(region, from, to, page, error, attempt);
+    });
+    if (content === undefined) return;
+    if (content instanceof Promise) {
+      return this.#pullLater(content, region, from, to, page, attempt);
+    }
+    this.#put(region, from, from, to, content);
+    if (attempt > 1) this.#losses.recovered();
+  }
+
+  // Apart from #pull, so that a fault that is resolved at once makes no closures but one.
+  #pullLater(
+    content: Promise<PageContent>,
+    region: PagedRegion,
+    from: number,
+    to: number,
+    page: number,
+    attempt: number,
+  ): void {
     this.#owed++;
     let isOwed = true;
     const over = () => {
@@ -256,14 +277,12 @@ export class UserfaultServer {
       isOwed = false;
       if (late !== undefined) this.#reactor.cancelDeadline(late);
     };
-    const late = this.#poisonLate((error) => {
+    const lost = (error: unknown) => {
       over();
       this.#lost(region, from, to, page, error, attempt);
-    });
-    this.#read(region, from, to, (error) => {
-      over();
-      this.#lost(region, from, to, page, error, attempt);
-    }, () => {
+    };
+    const late = this.#poisonLate(lost);
+    this.#finishLater(content, region, from, to, lost, () => {
       over();
       if (attempt > 1) this.#losses.recovered();
     });
@@ -287,42 +306,56 @@ export class UserfaultServer {
   ): void {
     region.beginAhead(from, to);
     this.statistics.prefetchedBytes += (to - from) * region.pageSize;
-    this.#read(region, from, to, (error) => {
+    const fail = (error: unknown) => {
       this.#losses.failed(region.offset + from * region.pageSize, error);
       // A fault among these pages pulls by itself: its pages are urgent, and stay so.
       region.giveUpAhead(from, to);
       done?.(false);
-    }, () => done?.(true));
+    };
+    const content = this.#begin(region, from, to, fail);
+    if (content === undefined) return;
+    const well = () => done?.(true);
+    if (content instanceof Promise) {
+      return this.#finishLater(content, region, from, to, fail, well);
+    }
+    this.#put(region, from, from, to, content);
+    well();
   }
 
-  #read(
+  /** Begins to read pages; undefined where that has failed already, and `failed` was told. */
+  #begin(
     region: PagedRegion,
     from: number,
     to: number,
     failed: (error: unknown) => void,
-    done?: () => void,
-  ): void {
+  ): PageContent | Promise<PageContent> | undefined {
     this.statistics.readBytes += (to - from) * region.pageSize;
-    const fail = (error: unknown) => {
+    try {
+      return this.#reader.read(region, from, to);
+    } catch (error) {
       this.statistics.failedReads++;
       if (!this.#closed) failed(error);
-    };
-    let content: PageContent | Promise<PageContent>;
-    try {
-      content = this.#reader.read(region, from, to);
-    } catch (error) {
-      return fail(error);
+      return undefined;
     }
-    if (!(content instanceof Promise)) {
-      this.#put(region, from, from, to, content);
-      return done?.();
-    }
+  }
+
+  #finishLater(
+    content: Promise<PageContent>,
+    region: PagedRegion,
+    from: number,
+    to: number,
+    failed: (error: unknown) => void,
+    done: () => void,
+  ): void {
     this.#reactor.beginAsync();
     content.then((content) => {
       if (this.#closed) this.#reader.release(content);
       else this.#put(region, from, from, to, content);
-      done?.();
-    }, fail).finally(() => this.#reactor.endAsync());
+      done();
+    }, (error) => {
+      this.statistics.failedReads++;
+      if (!this.#closed) failed(error);
+    }).finally(() => this.#reactor.endAsync());
   }
 
   /** Puts pages `[from, to)` in place, of a content that begins with that of page `first`. */
