@@ -3,7 +3,8 @@
  * moment, while programs write to the file and sync it: what an fsync promised is there when both
  * run again, in the mount or at the remote, as the durability says.
  *
- * Set TELEMAP_CRASH_RUNS for more lives than are fit for every day.
+ * Set TELEMAP_CRASH_RUNS for more lives than are fit for every day, TELEMAP_SEED for those of another
+ * time, as far as the processes' own timing lets them come back.
  *
  * @module
  */
@@ -124,7 +125,9 @@ Deno.test({
   name: withReason("a managed mount keeps what fsync promised, whoever is killed", needs),
   ignore: needs.ignore,
   async fn() {
-    const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+    const seed = Number(
+      Deno.env.get("TELEMAP_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0],
+    );
     console.log(`seed ${seed}, ${RUNS} lives`);
     const random = makeRandom(seed);
     using directory = temporaryDirectory();

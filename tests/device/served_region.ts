@@ -29,6 +29,19 @@ export async function startMount(
   return { process, path: `${path}` };
 }
 
+/** Starts `telemap mount --managed` with that cache; answers the path at which the region is. */
+export async function startManagedMount(
+  remote: string,
+  cache: string,
+  device: DeviceChoice,
+  more: string[] = [],
+): Promise<{ process: TelemapProcess; path: string }> {
+  const args = ["mount", remote, "--managed", "--cache", cache, "--device", device, "--json"];
+  const process = new TelemapProcess([...args, ...more]);
+  const { path } = await orKill(process);
+  return { process, path: `${path}` };
+}
+
 async function orKill(process: TelemapProcess): Promise<Event> {
   try {
     return await process.next();

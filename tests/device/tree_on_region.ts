@@ -5,14 +5,20 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
+import type { TelemapProcess } from "../telemap_process.ts";
 import { shell, temporaryDirectory } from "./command.ts";
-import { MountedFileSystem, startMount, startServer } from "./served_region.ts";
+import { MountedFileSystem, startServer } from "./served_region.ts";
 
 const SOURCES = new URL("../../lib", import.meta.url).pathname;
-const CLOSED = { code: 0, events: [{ event: "closed" }], err: "" };
 
-/** Copies a tree into ext4 on a region of `size` bytes, and finds it whole after every mount. */
-export async function keepTree(device: "nbd" | "loop", size: number): Promise<void> {
+/** Mounts what is served at a URL as a block device. */
+export type StartMount = (url: string) => Promise<{ process: TelemapProcess; path: string }>;
+
+/**
+ * Copies a tree into ext4 on a region of `size` bytes, and finds it whole after every mount, and in
+ * what was served, alone.
+ */
+export async function keepTree(size: number, startMount: StartMount): Promise<void> {
   using directory = temporaryDirectory();
   const tree = `${directory.path}/tree`, region = `${directory.path}/region`;
   await makeTree(tree, size);
@@ -20,31 +26,38 @@ export async function keepTree(device: "nbd" | "loop", size: number): Promise<vo
   const server = await startServer(`file:${region}?size=${size}`);
   await using _server = server.process;
   {
-    const mount = await startMount(server.url, device);
+    const mount = await startMount(server.url);
     await using _mount = mount.process;
     await shell(`mkfs.ext4 -q ${mount.path}`);
     await using files = await MountedFileSystem.mount(mount.path);
     await shell(`cp -a ${tree} ${files.path}/tree`);
     await files.unmount();
-    mount.process.kill("SIGTERM");
-    assertEquals(await mount.process.end(), CLOSED);
+    await close(mount.process);
   }
   {
-    const mount = await startMount(server.url, device);
+    const mount = await startMount(server.url);
     await using _mount = mount.process;
     await using files = await MountedFileSystem.mount(mount.path);
     await shell(`diff -r --no-dereference ${tree} ${files.path}/tree`);
     assertEquals(await fingerprint(`${files.path}/tree`), expected);
     await files.unmount();
     await shell(`e2fsck -fn ${mount.path} 2>&1`);
-    mount.process.kill("SIGTERM");
-    assertEquals(await mount.process.end(), CLOSED);
+    await close(mount.process);
   }
-  server.process.kill("SIGTERM");
-  assertEquals(await server.process.end(), CLOSED);
+  await close(server.process);
   await using files = await MountedFileSystem.mount(region, "loop,ro");
   assertEquals(await fingerprint(`${files.path}/tree`), expected);
   await files.unmount();
+}
+
+async function close(process: TelemapProcess): Promise<void> {
+  process.kill("SIGTERM");
+  const { code, events, err } = await process.end();
+  assertEquals({ code, last: events.at(-1), err }, {
+    code: 0,
+    last: { event: "closed" },
+    err: "",
+  });
 }
 
 /**

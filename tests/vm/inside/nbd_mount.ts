@@ -26,7 +26,7 @@ function isFree(path: string): boolean {
 }
 
 Deno.test("a tree in ext4 on a served region is whole, mount after mount", () => {
-  return keepTree("nbd", 64 * MIB);
+  return keepTree(64 * MIB, (url) => startMount(url, "nbd"));
 });
 
 Deno.test("auto takes the nbd device, and says why", async () => {
