@@ -1,6 +1,6 @@
 /**
  * Measures telemap against its peers on this machine, in alternating runs, and prints medians and
- * ratios: `deno task bench [nbd|wire|fuse|managed|profile|userfault|tracking|footprint]… [--rounds N]
+ * ratios: `deno task bench [nbd|wire|fuse|managed|profile|migration|userfault|tracking|footprint]… [--rounds N]
  * [--seconds N] [--size SIZE]`, the last of which is that of the region of managed mounts.
  *
  * @module
@@ -9,6 +9,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { compareOpening, idleMemory } from "./footprint.ts";
 import { compareFuse } from "./fuse.ts";
 import { compareManaged } from "./managed.ts";
+import { compareMigration } from "./migration.ts";
 import { compareNbdServers } from "./nbd_server.ts";
 import { compareProfile } from "./profile.ts";
 import { table } from "./statistics.ts";
@@ -27,6 +28,7 @@ const PARTS: Record<string, () => Promise<string[]>> = {
   fuse: async () => (await compareFuse(rounds, seconds)).map(table),
   managed: () => compareManaged({ rounds, seconds, size }),
   profile: () => compareProfile(rounds),
+  migration: () => compareMigration(rounds),
   userfault: () => compareUserfault(rounds),
   tracking: async () => (await compareTracking(rounds)).map(table),
   footprint: async () => [await idleMemory(), table(await compareOpening(rounds))],
