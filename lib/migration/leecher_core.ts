@@ -23,7 +23,7 @@ import type { Puller, PullOptions } from "../chunk/pull.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
 import { Convergence, type DowntimeGoal } from "./convergence.ts";
 import type { Compared, LeechedRegion } from "./leeched_region.ts";
-import { MESSAGE_LIMIT } from "./messages.ts";
+import { countPieces } from "./pieces.ts";
 import type { SeederClient } from "./seeder_client.ts";
 
 /** What the core works with. */
@@ -119,6 +119,8 @@ export class LeecherCore {
   #rate = 0;
   /** Of the last look, in ms. */
   #roundTrip = 0;
+  /** Pieces of the latest round: the last set is expected to have as many. */
+  #pieces = 0;
   #closed = false;
   readonly #copied: Promise<void>;
 
@@ -264,6 +266,7 @@ export class LeecherCore {
     const start = performance.now();
     const ranges = await this.#askForDirty();
     await this.#options.copy.forget(ranges);
+    this.#pieces = countPieces(ranges);
     this.#metrics.rounds++;
     this.#metrics.repeatedBytes += ranges.byteLength;
     await this.#pull(ranges);
@@ -410,8 +413,7 @@ export class LeecherCore {
 
   /** Asks for what is expected to be written last, before it is known what that is. */
   #askForPieces(epoch: number): Promise<{ offset: number; content: Uint8Array }>[] {
-    const expected = this.#metrics.lastSetBytes;
-    const count = Math.min(Math.ceil(expected / MESSAGE_LIMIT.PIECE) + 1, PIECES_MOST);
+    const count = Math.min(this.#pieces + 1, PIECES_MOST);
     return Array.from({ length: count }, (_, index) => {
       const piece = this.#options.client.last({ epoch, index });
       // Where the offer fails, so do they.

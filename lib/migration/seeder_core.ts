@@ -11,13 +11,8 @@ import { ChunkDigests } from "../chunk/digests.ts";
 import type { LockedBackend } from "../chunk/lock.ts";
 import type { TrackedBackend } from "../chunk/track.ts";
 import { type DirtySet, Followers } from "./followers.ts";
-import {
-  decodeRequest,
-  encodeReply,
-  MESSAGE_LIMIT,
-  type SeederReply,
-  type SeederRequest,
-} from "./messages.ts";
+import { decodeRequest, encodeReply, type SeederReply, type SeederRequest } from "./messages.ts";
+import { pieceOf } from "./pieces.ts";
 import {
   type Offer,
   outcomeOf,
@@ -371,22 +366,6 @@ async function settles(promise: Promise<void>, milliseconds: number): Promise<bo
   const settled = await Promise.race([promise.then(() => true), late]);
   clearTimeout(timer);
   return settled;
-}
-
-/** Where piece `index` of some ranges lies: pieces lie in one range each, and are as long as may be. */
-export function pieceOf(
-  ranges: RangeList,
-  index: number,
-): { offset: number; length: number } | undefined {
-  for (let range = 0, left = index; range < ranges.count; range++) {
-    const start = ranges.start(range), end = ranges.end(range);
-    const pieces = Math.ceil((end - start) / MESSAGE_LIMIT.PIECE);
-    if (left < pieces) {
-      const offset = start + left * MESSAGE_LIMIT.PIECE;
-      return { offset, length: Math.min(MESSAGE_LIMIT.PIECE, end - offset) };
-    }
-    left -= pieces;
-  }
 }
 
 function fenced(epoch: number): ReadOnlyError {

@@ -2,13 +2,11 @@ import { openLibc } from "../../ffi/libc.ts";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { openMemory } from "../backend/memory.ts";
 import { errorCode, ReadOnlyError, TelemapError } from "../backend/errors.ts";
-import { RangeList } from "../backend/range_list.ts";
 import { digestOf } from "../chunk/digests.ts";
 import { lockBackend } from "../chunk/lock.ts";
 import { trackBackend } from "../chunk/track.ts";
-import { MESSAGE_LIMIT } from "./messages.ts";
 import { SeederClient } from "./seeder_client.ts";
-import { pieceOf, type SeededProgram, SeederCore } from "./seeder_core.ts";
+import { type SeededProgram, SeederCore } from "./seeder_core.ts";
 
 openLibc();
 
@@ -175,17 +173,4 @@ Deno.test("digests are of what the region holds, also after it was written", asy
   await lock.writeAt(content, 15 * CHUNK);
   await leecher.dirty({ trackId, generation: 0 });
   assertEquals((await leecher.digests({ chunk: 15, count: 1 })).digests, digestOf(content));
-});
-
-Deno.test("pieces cover ranges, each in one of them", () => {
-  const { PIECE } = MESSAGE_LIMIT;
-  const ranges = RangeList.fromBounds(
-    Float64Array.of(0, PIECE + 1, 5 * PIECE, 6 * PIECE),
-  );
-  assertEquals([0, 1, 2, 3].map((index) => pieceOf(ranges, index)), [
-    { offset: 0, length: PIECE },
-    { offset: PIECE, length: 1 },
-    { offset: 5 * PIECE, length: PIECE },
-    undefined,
-  ]);
 });
