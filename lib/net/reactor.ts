@@ -14,7 +14,8 @@
  *
  * A thread whose page was put in place is best left where it is: it shares this core as long as the
  * two take turns, and polling makes the scheduler part them, after which each wakes the other up on a
- * core that went to sleep. So whoever serves faults asks for none.
+ * core that went to sleep. So whoever serves faults asks for none, unless they have been parted: that
+ * shows by sleeps that are too long for a thread on this core, one after the other.
  *
  * A peer that has not read what it was sent gains nothing by the next answer, but the more often it
  * is disturbed, the slower it is: each look of ours at a socket takes locks and cache lines from it.
@@ -57,6 +58,10 @@ const HELD_UP_MOST_MS = 10;
 const SHORT_SLEEP_MS = 0.2;
 /** How long requests of those gather that are behind: less than a peer needs for four answers. */
 const GATHER_MS = 0.02;
+/** A thread on this core that takes turns with this one is back within less. */
+const LONG_TURN_MS = 0.025;
+/** So many long ones in a row are no chance. */
+const LONG_TURNS = 16;
 /** Rounds of the loop without a look at the isolate's event loop. */
 const ROUNDS_BEFORE_YIELD = 4096;
 
@@ -81,6 +86,7 @@ export class Reactor implements Disposable {
   #polls = 0;
   #unhurried = 0;
   #takesTurns = false;
+  #longTurns = 0;
   #turns = 0;
   /** When the wait on another thread ends by itself, as `performance.now()` counts. */
   #asleepUntil = -Infinity;
@@ -192,7 +198,7 @@ export class Reactor implements Disposable {
 
   /** Waits until the moment `end` at most. */
   #waitHere(end: number): number {
-    const polls = this.#takesTurns ? 0 : this.#polls;
+    const polls = this.#takesTurns && this.#longTurns < LONG_TURNS ? 0 : this.#polls;
     for (let poll = 1; poll <= polls; poll++) {
       const count = this.#epoll.wait(0);
       if (count > 0) {
@@ -204,7 +210,9 @@ export class Reactor implements Disposable {
     this.#polls = 0;
     const asleep = performance.now();
     const count = this.#epoll.wait(this.#timeout(end));
-    if (performance.now() - asleep < SHORT_SLEEP_MS) this.#polls = POLLS_MAX;
+    const slept = performance.now() - asleep;
+    if (slept < SHORT_SLEEP_MS) this.#polls = POLLS_MAX;
+    this.#longTurns = slept > LONG_TURN_MS && slept < SHORT_SLEEP_MS ? this.#longTurns + 1 : 0;
     return count;
   }
 
