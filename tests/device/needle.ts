@@ -3,19 +3,19 @@
  * it lies, little endian, and there a NUL ends it. It prints the needle, or with `--json` what moved to
  * find it.
  *
- *     deno run -A needle.ts telemap://HOST:PORT [--json]
+ *     deno run -A needle.ts telemap://HOST:PORT [--device fuse] [--json]
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { mountDirect } from "../../mod.ts";
+import { type DeviceChoice, mountDirect } from "../../mod.ts";
 
-const { json, _: [url] } = parseArgs(Deno.args, { boolean: ["json"] });
+const { json, device, _: [url] } = parseArgs(Deno.args, { boolean: ["json"], string: ["device"] });
 
 await using region = await mountDirect({
   backend: `${url}`,
   as: "slice",
-  device: "userfault",
+  device: (device ?? "userfault") as DeviceChoice,
   readOnly: true,
 });
 const { bytes } = region;

@@ -6,7 +6,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { probeUserfault } from "../../ffi/userfault_open.ts";
 import { openLibc } from "../../ffi/libc.ts";
-import { requiresThat, withReason } from "../requires.ts";
+import { requires, requiresAll, requiresThat, withReason } from "../requires.ts";
 import { temporaryDirectory } from "./command.ts";
 import { startServer } from "./served_region.ts";
 
@@ -53,3 +53,25 @@ Deno.test({
     assert(sentBytes + receivedBytes < MIB, "more came than was asked for");
   },
 });
+
+for (const device of ["userfault", "fuse"]) {
+  const all = requiresAll(needs, requires("root", "/dev/fuse", "prlimit", "setpriv"));
+  Deno.test({
+    name: withReason(`a slice by ${device} is larger than the memory that may be locked`, all),
+    ignore: all.ignore,
+    async fn() {
+      using directory = temporaryDirectory();
+      const needle = `needle ${crypto.randomUUID()}`, offset = SIZE - 123_456;
+      await hide(`${directory.path}/region`, needle, offset);
+      const server = await startServer(`file:${directory.path}/region?readonly`);
+      await using _server = server.process;
+      // Root may lock what it wants, but for this.
+      const limits = ["--inh-caps=-ipc_lock", "--bounding-set=-ipc_lock", "prlimit", "--memlock=0"];
+      const run = [Deno.execPath(), "run", "--quiet", "--no-check", "--allow-all", PROGRAM];
+      const args = [...limits, ...run, server.url, "--device", device];
+      const { code, stdout, stderr } = await new Deno.Command("setpriv", { args }).output();
+      assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
+      assertEquals(new TextDecoder().decode(stdout), `${needle}\n`);
+    },
+  });
+}
