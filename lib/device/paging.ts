@@ -65,7 +65,10 @@ export async function beginPaging(
   checkFaultAround(faultAround, range.pageSize);
   checkLossMs(lossMs);
   const tracking = readOnly ? undefined : options.tracking ?? bestTracking();
-  const { fd } = openUserfault({ required: featuresFor(range, options, tracking) });
+  const { fd } = openUserfault({
+    required: featuresFor(range, options, tracking),
+    wanted: UFFD_FEATURE.THREAD_ID,
+  });
   try {
     const protects = tracking === "async-wp" || tracking === "wp-faults";
     const mode = protects ? UFFD_REGISTER.MISSING | UFFD_REGISTER.WP : UFFD_REGISTER.MISSING;

@@ -14,8 +14,8 @@
  *
  * A thread whose page was put in place is best left where it is: it shares this core as long as the
  * two take turns, and polling makes the scheduler part them, after which each wakes the other up on a
- * core that went to sleep. So whoever serves faults asks for none, unless they have been parted: that
- * shows by sleeps that are too long for a thread on this core, one after the other.
+ * core that went to sleep. So whoever serves faults asks for none, unless they are parted for good:
+ * that shows by sleeps that are too long for a thread on this core, one after the other.
  *
  * A peer that has not read what it was sent gains nothing by the next answer, but the more often it
  * is disturbed, the slower it is: each look of ours at a socket takes locks and cache lines from it.
@@ -151,9 +151,18 @@ export class Reactor implements Disposable {
     this.#unhurried++;
   }
 
-  /** Called by a handler: whom it answered goes on best on this core, once this thread waits. */
-  takesTurns(): void {
+  /**
+   * Called by a handler: whom it answers goes on best on this core, once this thread waits. Answers
+   * whether the two seem to be on different cores.
+   */
+  takesTurns(): boolean {
     this.#takesTurns = true;
+    return this.#longTurns >= LONG_TURNS;
+  }
+
+  /** Called by a handler: this thread is on the core of whom it answers again. */
+  rejoined(): void {
+    this.#longTurns = 0;
   }
 
   /**

@@ -10,6 +10,7 @@
  *
  * @module
  */
+import { moveToCoreOf } from "../../ffi/affinity.ts";
 import { EPOLL } from "../../ffi/epoll.ts";
 import { UFFD_EVENT, UFFD_FAULT, UserfaultMessages } from "../../ffi/userfault_messages.ts";
 import { fillOutcome, Userfault } from "../../ffi/userfaultfd.ts";
@@ -50,6 +51,8 @@ export interface UserfaultServerOptions {
   log?: ((line: string) => void) | undefined;
 }
 
+/** Threads on several cores that wait in turn would have this one go from core to core. */
+const FOLLOW_EVERY_MS = 20;
 const PLAINLY: InstallOptions = { protect: false, zeroPage: true };
 const FAULT_AROUND = 64 << 10;
 /** The most that faults in order bring in: a longer run holds the next fault up. */
@@ -79,6 +82,7 @@ export class UserfaultServer {
   readonly #reader: PageReader;
   readonly #installer: PageInstaller;
   #prefetcher: Prefetcher | undefined;
+  #followedAt = -Infinity;
   readonly #messages = new UserfaultMessages(MESSAGES_A_READ);
   readonly #options: UserfaultServerOptions;
   readonly #losses: LossLog;
@@ -182,15 +186,36 @@ export class UserfaultServer {
   }
 
   #ready(): void {
-    this.#reactor.takesTurns();
+    let isParted = this.#reactor.takesTurns();
     try {
       for (let reads = 0; reads < READS_A_TURN && !this.#closed; reads++) {
         const count = this.#messages.read(this.#uffd.fd);
+        if (isParted && count > 0) {
+          this.#follow();
+          isParted = false;
+        }
         for (let index = 0; index < count && !this.#closed; index++) this.#take(index);
         if (count === 0) return;
       }
     } catch (error) {
       this.#fail(error instanceof Error ? error : new Error(`${error}`));
+    }
+  }
+
+  /** Goes to the core of a thread that waits, where it is told and was not just done. */
+  #follow(): void {
+    const thread = this.#messages.event(0) === UFFD_EVENT.PAGEFAULT
+      ? this.#messages.threadId(0)
+      : 0;
+    const now = performance.now();
+    if (thread === 0 || now - this.#followedAt < FOLLOW_EVERY_MS) return;
+    this.#followedAt = now;
+    try {
+      moveToCoreOf(thread);
+      // Where it was there already, it is the thread itself that takes long.
+      this.#reactor.rejoined();
+    } catch {
+      // It is gone, or a thread of another process: polling has to do.
     }
   }
 

@@ -1,0 +1,57 @@
+/**
+ * sched.h: on which cores threads run, and may run.
+ *
+ * @module
+ */
+import { checked } from "./errno.ts";
+import { readKernelText } from "./file.ts";
+import { libc } from "./libc.ts";
+
+const symbols = libc({
+  // int sched_getcpu(void)
+  sched_getcpu: { parameters: [], result: "i32" },
+  // int sched_getaffinity(pid_t pid, size_t cpusetsize, cpu_set_t *mask)
+  sched_getaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+  // int sched_setaffinity(pid_t pid, size_t cpusetsize, const cpu_set_t *mask)
+  sched_setaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+});
+
+/** `cpu_set_t` of glibc has as many. */
+const MASK_BYTES = 128;
+/** Where proc(5) tells on which core a thread ran last, counted behind the name in parentheses. */
+const PROCESSOR_FIELD = 36;
+
+/** The cores on which this thread may run, a bit each. Throws `SystemError`. */
+export function allowedCores(): Uint8Array<ArrayBuffer> {
+  const mask = new Uint8Array(MASK_BYTES);
+  checked(symbols().sched_getaffinity(0, BigInt(MASK_BYTES), mask), "sched_getaffinity");
+  return mask;
+}
+
+/** Lets this thread run on these cores alone. Throws `SystemError` (EINVAL: it may on none). */
+export function allowCores(mask: Uint8Array<ArrayBuffer>): void {
+  checked(symbols().sched_setaffinity(0, BigInt(MASK_BYTES), mask), "sched_setaffinity");
+}
+
+/** A set of one core. */
+export function oneCore(core: number): Uint8Array<ArrayBuffer> {
+  const mask = new Uint8Array(MASK_BYTES);
+  mask[core >> 3] = 1 << (core & 7);
+  return mask;
+}
+
+/**
+ * Moves this thread to the core on which another thread of this process ran last; it may leave it
+ * again. Answers whether it was elsewhere. Throws where that thread is gone, or this one may not run
+ * there.
+ */
+export function moveToCoreOf(thread: number): boolean {
+  const stat = readKernelText(`/proc/self/task/${thread}/stat`);
+  const core = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[PROCESSOR_FIELD]);
+  if (core === symbols().sched_getcpu()) return false;
+  const allowed = allowedCores();
+  if ((allowed[core >> 3]! & 1 << (core & 7)) === 0) return false;
+  allowCores(oneCore(core));
+  allowCores(allowed);
+  return true;
+}
