@@ -29,7 +29,7 @@ export interface FlightWindowOptions {
 }
 
 const MOST_BYTES = 192 << 20;
-const MOST_REQUESTS = 256;
+const MOST_REQUESTS = { OTHERS: 256, EXPECTED: 1024 } as const;
 /**
  * Before the first answer: so many bytes at once, again after so many ms, and so many in all. That is a
  * quarter of what a link of 1 GB/s carries, and keeps nobody waiting there for longer than 4 ms.
@@ -94,13 +94,16 @@ export class FlightWindow {
 
   /**
    * Milliseconds until another request may be begun beside so many with so many bytes: 0 for now,
-   * Infinity for not before one of them is answered.
+   * Infinity for not before one of them is answered. What is `expected` to be read soon is in nobody's
+   * way: it goes without a pace, and as far as is risked before anything is known.
    */
-  delay(requests: number, bytes: number, now: number): number {
+  delay(requests: number, bytes: number, now: number, expected = false): number {
     if (requests === 0) return 0;
     if (this.#workers !== undefined) return requests < this.#workers ? 0 : Infinity;
-    const room = requests < MOST_REQUESTS && bytes < this.#limit;
-    const delay = room ? this.#pace.delay(now) : Infinity;
+    const limit = expected ? Math.max(this.#limit, FIRST.MOST_BYTES) : this.#limit;
+    const most = expected ? MOST_REQUESTS.EXPECTED : MOST_REQUESTS.OTHERS;
+    const room = requests < most && bytes < limit;
+    const delay = !room ? Infinity : expected ? 0 : this.#pace.delay(now);
     if (delay > 0) this.#held = true;
     return delay;
   }

@@ -55,6 +55,20 @@ for (const rtt of [5, 25, 50, 100]) {
   });
 }
 
+Deno.test("what is expected is requested at once, up to 32 MiB", () => {
+  const window = new FlightWindow({ requestBytes: MIB }), piece = 64 << 10;
+  const begin = (expected: boolean) => {
+    let requests = 0;
+    while (window.delay(requests, requests * piece, 0, expected) === 0) {
+      window.began(piece, 0);
+      requests++;
+    }
+    return requests;
+  };
+  assertEquals(begin(true), 32 * MIB / piece);
+  assertEquals(begin(false), 1, "all others wait for that");
+});
+
 Deno.test("who asks first waits for no large queue", () => {
   for (const rtt of [0, 1, 5, 10, 25, 50, 100]) {
     for (const at of [12, 15, 20, 25, 30]) {

@@ -183,7 +183,8 @@ export class Puller {
     const { signal } = this.#stopped;
     const flights = this.#flights;
     for (;;) {
-      const delay = this.#window.delay(flights.count, flights.bytes, performance.now());
+      const { isHeld } = this.#rest;
+      const delay = this.#window.delay(flights.count, flights.bytes, performance.now(), isHeld);
       if (delay === 0 || signal.aborted) break;
       await (delay === Infinity ? flights.landing() : flights.landingWithin(delay));
     }
