@@ -215,7 +215,8 @@ export class Puller {
     if (rateLimit !== undefined) {
       this.#goesAt = Math.max(this.#goesAt, performance.now()) + bytes / rateLimit * 1000;
     }
-    const pulled = this.#fetcher.start(from, to, { aside: true }).then(
+    // Somebody is about to wait for what is expected.
+    const pulled = this.#fetcher.start(from, to, { aside: !this.#rest.isHeld }).then(
       () => this.#pulled(bytes),
       (error) => this.#failed(run, error),
     );
