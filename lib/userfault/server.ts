@@ -10,7 +10,6 @@
  *
  * @module
  */
-import { moveToCoreOf } from "../../ffi/affinity.ts";
 import { EPOLL } from "../../ffi/epoll.ts";
 import { UFFD_EVENT, UFFD_FAULT, UserfaultMessages } from "../../ffi/userfault_messages.ts";
 import { fillOutcome, Userfault } from "../../ffi/userfaultfd.ts";
@@ -18,6 +17,7 @@ import type { Backend } from "../backend/backend.ts";
 import { DeadlineError } from "../backend/errors.ts";
 import type { Deadline, Reactor } from "../net/reactor.ts";
 import type { SlotPool } from "../net/slot_pool.ts";
+import { CoreFollower } from "./core_follower.ts";
 import { checkedLayout, type MemoryRegion } from "./layout.ts";
 import { LossLog } from "./loss_log.ts";
 import { type PageContent, PageReader } from "./page_content.ts";
@@ -51,8 +51,6 @@ export interface UserfaultServerOptions {
   log?: ((line: string) => void) | undefined;
 }
 
-/** Threads on several cores that wait in turn would have this one go from core to core. */
-const FOLLOW_EVERY_MS = 20;
 const PLAINLY: InstallOptions = { protect: false, zeroPage: true };
 const FAULT_AROUND = 64 << 10;
 /** The most that faults in order bring in: a longer run holds the next fault up. */
@@ -82,7 +80,7 @@ export class UserfaultServer {
   readonly #reader: PageReader;
   readonly #installer: PageInstaller;
   #prefetcher: Prefetcher | undefined;
-  #followedAt = -Infinity;
+  readonly #follower: CoreFollower;
   readonly #messages = new UserfaultMessages(MESSAGES_A_READ);
   readonly #options: UserfaultServerOptions;
   readonly #losses: LossLog;
@@ -108,6 +106,7 @@ export class UserfaultServer {
     options: UserfaultServerOptions,
   ) {
     this.#reactor = reactor;
+    this.#follower = new CoreFollower(reactor);
     this.#backend = backend;
     this.#options = options;
     this.#atOnce = backend.writesAtOnce === true;
@@ -191,7 +190,7 @@ export class UserfaultServer {
       for (let reads = 0; reads < READS_A_TURN && !this.#closed; reads++) {
         const count = this.#messages.read(this.#uffd.fd);
         if (isParted && count > 0) {
-          this.#follow();
+          this.#follower.follow(this.#waitingThread());
           isParted = false;
         }
         for (let index = 0; index < count && !this.#closed; index++) this.#take(index);
@@ -202,21 +201,9 @@ export class UserfaultServer {
     }
   }
 
-  /** Goes to the core of a thread that waits, where it is told and was not just done. */
-  #follow(): void {
-    const thread = this.#messages.event(0) === UFFD_EVENT.PAGEFAULT
-      ? this.#messages.threadId(0)
-      : 0;
-    const now = performance.now();
-    if (thread === 0 || now - this.#followedAt < FOLLOW_EVERY_MS) return;
-    this.#followedAt = now;
-    try {
-      moveToCoreOf(thread);
-      // Where it was there already, it is the thread itself that takes long.
-      this.#reactor.rejoined();
-    } catch {
-      // It is gone, or a thread of another process: polling has to do.
-    }
+  /** The thread of the first message; 0 where none waits, or it is not told. */
+  #waitingThread(): number {
+    return this.#messages.event(0) === UFFD_EVENT.PAGEFAULT ? this.#messages.threadId(0) : 0;
   }
 
   #take(index: number): void {

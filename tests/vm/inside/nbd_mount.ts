@@ -10,7 +10,7 @@ import { readAttribute } from "../../../lib/device/sysfs.ts";
 import { mountDirect } from "../../../mod.ts";
 import { shell, temporaryDirectory, tryShell, until } from "../../device/command.ts";
 import { COUNT, makeCounters } from "../../device/counted_backend.ts";
-import { MountedFileSystem, startMount } from "../../device/served_region.ts";
+import { MountedFileSystem, startManagedMount, startMount } from "../../device/served_region.ts";
 import { keepTree } from "../../device/tree_on_region.ts";
 import { telemap, TelemapProcess } from "../../telemap_process.ts";
 
@@ -27,6 +27,15 @@ function isFree(path: string): boolean {
 
 Deno.test("a tree in ext4 on a served region is whole, mount after mount", () => {
   return keepTree(64 * MIB, (url) => startMount(url, "nbd"));
+});
+
+Deno.test("a tree in ext4 on a managed mount is whole, and so is its remote alone", async () => {
+  using directory = temporaryDirectory();
+  const cache = `file:${directory.path}/cache`;
+  await keepTree(
+    64 * MIB,
+    (url) => startManagedMount(`delay:${url}#rtt=25ms`, cache, "nbd"),
+  );
 });
 
 Deno.test("auto takes the nbd device, and says why", async () => {
