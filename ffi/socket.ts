@@ -297,8 +297,8 @@ export function writev(fd: number, iovec: Iovec, count: number): number {
 }
 
 /**
- * What the peer of a Unix socket has still to read, in bytes of kernel memory: about 768 more a
- * write than was written. Of a TCP socket: what was not acknowledged, which says less. 0 where the
+ * What the peer of a Unix socket has still to read, in bytes of kernel memory: up to twice what was
+ * written, and about 768 more a write. Of a TCP socket: what was not acknowledged, which says less. 0 where the
  * kernel does not tell.
  */
 export function unread(fd: number): number {

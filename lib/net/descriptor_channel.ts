@@ -31,10 +31,10 @@ const LINGER_MS = 5000;
 
 /** Answers of up to so many bytes in all are small: their number is what costs. */
 const SMALL_BYTES = 64 << 10;
-/** What a write costs of the kernel's memory beside its bytes, about. */
-const WRITE_OVERHEAD = 768;
+/** What a write costs of the kernel's memory, about: so many times its bytes, and so many more. */
+const WRITE_COST = { TIMES: 2, MORE: 768 } as const;
 /** So many times what it is sent now, a peer has still to read where it is in no hurry. */
-const ENOUGH_UNREAD = 6;
+const ENOUGH_UNREAD = 4;
 
 /** See the module. */
 export class DescriptorChannel implements Channel {
@@ -259,7 +259,8 @@ export class DescriptorChannel implements Channel {
   #peerIsBehind(): boolean {
     const bytes = this.#queuedBytes;
     if (bytes > SMALL_BYTES) return false;
-    return unread(this.#fd) >= ENOUGH_UNREAD * (bytes + WRITE_OVERHEAD);
+    const cost = WRITE_COST.TIMES * bytes + WRITE_COST.MORE;
+    return unread(this.#fd) >= ENOUGH_UNREAD * cost;
   }
 
   /** Reads behind `end`: the bytes that came, 0 at the end of the stream, or -1 for none now. */
