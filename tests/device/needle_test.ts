@@ -7,6 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import { probeUserfault } from "../../ffi/userfault_open.ts";
 import { openLibc } from "../../ffi/libc.ts";
 import { requires, requiresAll, requiresThat, withReason } from "../requires.ts";
+import type { TelemapProcess } from "../telemap_process.ts";
 import { temporaryDirectory } from "./command.ts";
 import { startServer } from "./served_region.ts";
 
@@ -33,16 +34,23 @@ async function hide(path: string, needle: string, offset: number): Promise<void>
   }
 }
 
+/** Hides a needle in a directory's region, and serves that. */
+async function serveHay(
+  directory: string,
+): Promise<{ needle: string; offset: number; url: string; process: TelemapProcess }> {
+  const needle = `needle ${crypto.randomUUID()}`, offset = SIZE - 123_456;
+  await hide(`${directory}/region`, needle, offset);
+  return { needle, offset, ...await startServer(`file:${directory}/region?readonly`) };
+}
+
 Deno.test({
   name: withReason("a needle in 4 GiB is found by two faults and less than 1 MiB", needs),
   ignore: needs.ignore,
   async fn() {
     using directory = temporaryDirectory();
-    const needle = `needle ${crypto.randomUUID()}`, offset = SIZE - 123_456;
-    await hide(`${directory.path}/region`, needle, offset);
-    const server = await startServer(`file:${directory.path}/region?readonly`);
-    await using _server = server.process;
-    const args = ["run", "--quiet", "--no-check", "--allow-all", PROGRAM, server.url, "--json"];
+    const { needle, offset, url, process } = await serveHay(directory.path);
+    await using _server = process;
+    const args = ["run", "--quiet", "--no-check", "--allow-all", PROGRAM, url, "--json"];
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
     assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
     const { wire, readBytes, ...found } = JSON.parse(new TextDecoder().decode(stdout));
@@ -61,14 +69,12 @@ for (const device of ["userfault", "fuse"]) {
     ignore: all.ignore,
     async fn() {
       using directory = temporaryDirectory();
-      const needle = `needle ${crypto.randomUUID()}`, offset = SIZE - 123_456;
-      await hide(`${directory.path}/region`, needle, offset);
-      const server = await startServer(`file:${directory.path}/region?readonly`);
-      await using _server = server.process;
+      const { needle, url, process } = await serveHay(directory.path);
+      await using _server = process;
       // Root may lock what it wants, but for this.
       const limits = ["--inh-caps=-ipc_lock", "--bounding-set=-ipc_lock", "prlimit", "--memlock=0"];
       const run = [Deno.execPath(), "run", "--quiet", "--no-check", "--allow-all", PROGRAM];
-      const args = [...limits, ...run, server.url, "--device", device];
+      const args = [...limits, ...run, url, "--device", device];
       const { code, stdout, stderr } = await new Deno.Command("setpriv", { args }).output();
       assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
       assertEquals(new TextDecoder().decode(stdout), `${needle}\n`);
