@@ -1,0 +1,136 @@
+/**
+ * What moving a region between hosts promises, and what implementations of such mounts are known to
+ * break: writes that the destination is never told of, and waits that have no end.
+ */
+import { assertEquals, assertRejects } from "@std/assert";
+import { openLibc } from "../../ffi/libc.ts";
+import { ClosedError } from "../../lib/backend/errors.ts";
+import { openMemory } from "../../lib/backend/memory.ts";
+import { RangeList } from "../../lib/backend/range_list.ts";
+import { Draws } from "../../lib/chunk/draws.ts";
+import { lockBackend } from "../../lib/chunk/lock.ts";
+import { trackBackend } from "../../lib/chunk/track.ts";
+import { LeechedRegion } from "../../lib/migration/leeched_region.ts";
+import { SeederClient } from "../../lib/migration/seeder_client.ts";
+import { SeederCore } from "../../lib/migration/seeder_core.ts";
+import { assertBytes, pattern, readBack } from "../backend_model.ts";
+import { settle } from "../gate.ts";
+import { DelayedBackend } from "../rpc/delayed_backend.ts";
+import { ScheduledBackend } from "../scheduled_backend.ts";
+import { inTime } from "./in_time.ts";
+
+openLibc();
+
+const CHUNK = 4096, SIZE = 16 * CHUNK;
+
+/** A source in this isolate, and clients of it. */
+function seed() {
+  const track = trackBackend(openMemory({ size: SIZE }), { chunkSize: CHUNK });
+  const lock = lockBackend(track);
+  const program = { flush() {}, suspend() {}, resume() {}, record() {}, onStage() {} };
+  const state = { at: "serving", epoch: 0 } as const;
+  const core = new SeederCore({ lock, track, chunkSize: CHUNK, program, state });
+  const client = (leech: number) =>
+    new SeederClient(
+      { control: (message) => core.control(message.slice()) },
+      new Uint8Array(16).fill(leech),
+    );
+  return { region: lock, client };
+}
+
+Deno.test("what was written is told until it has arrived, to all who follow, and so is what follows", async () => {
+  const { region, client } = seed();
+  const one = client(1), other = client(2);
+  const { trackId } = await one.track({ chunkSize: CHUNK });
+  await other.track({ chunkSize: CHUNK });
+  const told = async (who: SeederClient, generation: number) => {
+    return [...(await who.dirty({ trackId, generation })).ranges.bounds()];
+  };
+  await region.writeAt(pattern(10, 1), 0);
+  assertEquals(await told(one, 0), [0, CHUNK]);
+  assertEquals(await told(one, 0), [0, CHUNK], "The answer was lost");
+  assertEquals(await told(other, 0), [0, CHUNK]);
+  await region.writeAt(pattern(10, 2), 5 * CHUNK);
+  assertEquals(await told(one, 1), [5 * CHUNK, 6 * CHUNK]);
+  assertEquals(await told(other, 1), [5 * CHUNK, 6 * CHUNK]);
+  await region.close();
+});
+
+Deno.test("a source tells its size and chunks, whatever chunks it is asked for", async () => {
+  const { region, client } = seed();
+  const { size, chunkSize } = await client(1).track({ chunkSize: 16 * CHUNK });
+  assertEquals([size, chunkSize], [SIZE, CHUNK]);
+  await region.close();
+});
+
+for (const chunkSize of [CHUNK, 3 * CHUNK, 8 * CHUNK]) {
+  for (const tracked of [1000, CHUNK, 4 * CHUNK]) {
+    Deno.test(`a copy by chunks of ${chunkSize} follows what is tracked by ${tracked}`, async () => {
+      const start = Math.floor(Math.random() * 2 ** 31);
+      console.log(`seed ${start}`);
+      const draws = new Draws(start, "writes");
+      const size = SIZE + 77;
+      const source = trackBackend(openMemory({ size }), { chunkSize: tracked });
+      source.start();
+      const local = openMemory({ size });
+      const copy = new LeechedRegion({ remote: source, local, chunkSize });
+      await copy.pullFirst([]).complete();
+      for (let round = 0; round < 5; round++) {
+        for (let write = 0; write < 4; write++) {
+          const length = 1 + Math.floor(draws.at(round * 8 + write * 2) * 3000);
+          const offset = Math.floor(draws.at(round * 8 + write * 2 + 1) * (size - length));
+          await source.writeAt(pattern(length, round * 4 + write), offset);
+        }
+        await copy.forget(source.collect());
+        if (!copy.region.states.complete) await copy.pullFirst([]).complete();
+        const expected = await readBack(source, 0, size);
+        assertBytes(await readBack(copy, 0, size), expected, `The copy in round ${round}`);
+      }
+      await copy.close();
+    });
+  }
+}
+
+Deno.test("chunks that were written before they were pulled come, the last one too", async () => {
+  const asked = Promise.withResolvers<void>(), answer = Promise.withResolvers<void>();
+  const source = new ScheduledBackend({
+    size: SIZE,
+    step: (name) => {
+      if (!/^read.*answered/.test(name)) return Promise.resolve();
+      asked.resolve();
+      return answer.promise;
+    },
+    fails: () => false,
+  });
+  const copy = new LeechedRegion({
+    ...{ remote: source, local: openMemory({ size: SIZE }), chunkSize: CHUNK },
+  });
+  const first = copy.pullFirst([], { workers: 1 });
+  await asked.promise;
+  source.bytes.set(pattern(SIZE, 3));
+  const all = new RangeList();
+  all.add(0, SIZE);
+  await copy.forget(all);
+  answer.resolve();
+  await inTime(first.complete());
+  assertBytes(await readBack(copy, 0, SIZE), pattern(SIZE, 3), "The copy");
+  await copy.keepAll();
+  await copy.close();
+});
+
+Deno.test("what is locked waits for what is under way, and closing ends what waits", async () => {
+  const inner = new DelayedBackend(openMemory({ size: SIZE }));
+  const stage = lockBackend(inner);
+  const write = stage.writeAt(pattern(10, 4), 0);
+  let locked = false;
+  const locking = stage.lock().then(() => locked = true);
+  await settle();
+  assertEquals(locked, false);
+  inner.release(0);
+  await Promise.all([write, locking]);
+  const read = assertRejects(() => readBack(stage, 0, 10), ClosedError);
+  await settle();
+  assertEquals(inner.count, 0, "Nothing gets through");
+  await stage.close();
+  await inTime(read);
+});
