@@ -7,7 +7,8 @@ import fc from "fast-check";
 import { Bitmap } from "../lib/backend/bitmap.ts";
 import { ConnectionError } from "../lib/backend/errors.ts";
 import { CacheStage, type Durability } from "../lib/chunk/cache.ts";
-import type { CacheJournal } from "../lib/chunk/journal.ts";
+import type { CacheJournal } from "../lib/chunk/cache_journal.ts";
+import { PartialChunks } from "../lib/chunk/partial_chunks.ts";
 import { assertBytes, readBack } from "./backend_model.ts";
 import { ScheduledBackend } from "./scheduled_backend.ts";
 
@@ -66,6 +67,8 @@ class Watched {
   readonly #stored = new Set<number>();
   /** What a crash would show as suspect or dirty, so that its content may be changed. */
   readonly #marked = new Set<number>();
+  /** Whether the journal keeps chunks that are there in part. */
+  readonly #keepsPartial: boolean;
   #failures: Iterator<number>;
 
   constructor(
@@ -73,7 +76,9 @@ class Watched {
     failures: Iterator<number>,
     durability: Durability,
     atOnce: boolean,
+    keepsPartial: boolean,
   ) {
+    this.#keepsPartial = keepsPartial;
     this.#failures = failures;
     const onDone = () => this.check();
     this.remote = new ScheduledBackend({
@@ -134,6 +139,8 @@ class Watched {
     return {
       local: new Bitmap(CHUNKS),
       dirty: new Bitmap(CHUNKS),
+      partial: new PartialChunks(),
+      keepsPartial: this.#keepsPartial,
       durable: true,
       found: { closedInOrder: true, suspect: 0, dirty: 0 },
       intend: (from, to) => {
@@ -147,6 +154,7 @@ class Watched {
       commit: async () => {
         await this.local.flush();
         await step("commit");
+        return this.#keepsPartial;
       },
       close: () => Promise.resolve(),
     };
@@ -250,9 +258,11 @@ Deno.test("the rules hold in whatever order things happen", async () => {
     failures,
     durabilities,
     fc.boolean(),
-    async (scheduler, lists, pulls, failures, durability, atOnce) => {
+    fc.boolean(),
+    async (scheduler, lists, pulls, failures, durability, atOnce, keepsPartial) => {
       const step = (name: string) => scheduler.schedule(Promise.resolve(), name);
-      const watched = new Watched(step, failures[Symbol.iterator](), durability, atOnce);
+      const failing = failures[Symbol.iterator]();
+      const watched = new Watched(step, failing, durability, atOnce, keepsPartial);
       const expected = watched.remote.bytes.slice();
       const all = [
         runPulls(watched, pulls),
@@ -284,6 +294,7 @@ Deno.test("each chunk is fetched once, however many ask for it", async () => {
         step,
         fc.sample(fc.constant(1), 1)[Symbol.iterator](),
         "local",
+        false,
         false,
       );
       watched.flaky = false;

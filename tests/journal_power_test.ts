@@ -5,7 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { SystemError } from "../ffi/errno.ts";
 import type { Backend } from "../lib/backend/backend.ts";
-import type { CacheJournal } from "../lib/chunk/journal.ts";
+import type { CacheJournal } from "../lib/chunk/cache_journal.ts";
 import { loadJournal } from "../lib/chunk/journal_load.ts";
 import { type Chooser, chooser, Power, PowerCutDisk, PowerCutError, SECTOR } from "./power_cut.ts";
 

@@ -15,15 +15,15 @@ export interface GroupCommitOptions {
  * A failure stays, unless told that it may be tried again: the kernel reports a lost write once and
  * then forgets it, so no later sync could vouch for what was written before.
  */
-export class GroupCommit {
-  readonly #commit: () => Promise<void>;
+export class GroupCommit<T = void> {
+  readonly #commit: () => Promise<T>;
   readonly #retries: boolean;
-  #running: Promise<void> | undefined;
-  #next: Promise<void> | undefined;
+  #running: Promise<T> | undefined;
+  #next: Promise<T> | undefined;
   #failure: { error: unknown } | undefined;
 
   /** Makes a group over a function that syncs everything written before it was called. */
-  constructor(commit: () => Promise<void>, options: GroupCommitOptions = {}) {
+  constructor(commit: () => Promise<T>, options: GroupCommitOptions = {}) {
     this.#commit = commit;
     this.#retries = options.retries ?? false;
   }
@@ -34,32 +34,32 @@ export class GroupCommit {
   }
 
   /**
-   * Answers when a commit that began after this call is done; throws what that one threw, or one
+   * Answers what a commit answered that began after this call; throws what that one threw, or one
    * before it that stays.
    */
-  run(): Promise<void> {
+  run(): Promise<T> {
     if (this.#next !== undefined) return this.#next;
     if (this.#running !== undefined) return this.#next = this.#runAfter(this.#running);
     return this.#running = this.#runNow();
   }
 
-  async #runAfter(running: Promise<void>): Promise<void> {
+  async #runAfter(running: Promise<T>): Promise<T> {
     await running.catch(() => {});
     this.#next = undefined;
-    await (this.#running = this.#runNow());
+    return await (this.#running = this.#runNow());
   }
 
-  async #runNow(): Promise<void> {
+  async #runNow(): Promise<T> {
     // Leaves #running to its assignment, also where the commit is not even begun.
     await Promise.resolve();
     try {
-      if (this.#failure === undefined) await this.#commit();
+      if (this.#failure === undefined) return await this.#commit();
     } catch (error) {
       if (this.#retries) throw error;
       this.#failure = { error };
     } finally {
       this.#running = undefined;
     }
-    if (this.#failure !== undefined) throw this.#failure.error;
+    throw this.#failure.error;
   }
 }

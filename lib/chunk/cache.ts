@@ -8,8 +8,9 @@
  *    nobody else changes it there, and only where nothing was written since.
  * 2. Two readers of one absent chunk cause one fetch.
  * 3. A write waits neither for the remote nor for a fetch. What it leaves of an absent chunk is
- *    fetched later: before the chunk is pushed, promised to be kept, or read as a whole. Only when
- *    very many chunks are in that state, or more is dirty than may be, do writes wait.
+ *    fetched later: before the chunk is pushed or read as a whole, or promised to be kept where the
+ *    journal cannot keep a part. Only when very many chunks are in that state, or more is dirty
+ *    than may be, do writes wait.
  * 4. A write while its chunk is pushed has it pushed again. A chunk is copied for that while nobody
  *    changes it; a write that begins later marks it, and it stays dirty.
  * 5. A dirty chunk becomes clean only when the remote has flushed a copy of its last version.
@@ -130,12 +131,15 @@ export class CacheStage implements Backend {
   }
 
   /**
-   * Answers when all that was written before is durable: with durability `local` in the cache, for
-   * which chunks that are there in part are completed; with `remote`, as {@linkcode sync}.
+   * Answers when all that was written before is durable: with durability `local` in the cache; with
+   * `remote`, as {@linkcode sync}. Where no journal keeps chunks that are there in part, or there is
+   * too much of them, they are completed first.
    */
   async flush(): Promise<void> {
     this.region.checkOpen();
     if (this.#durability === "remote") return await this.sync();
+    const { journal } = this.region;
+    if (journal.keepsPartial && await this.region.commit()) return;
     await this.fetcher.completePartial();
     await this.region.commit();
   }

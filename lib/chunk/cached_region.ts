@@ -9,10 +9,11 @@ import { ClosedError, UsageError } from "../backend/errors.ts";
 import { settleAll } from "../backend/settle.ts";
 import { alignBackend } from "./align.ts";
 import { BufferPool } from "./buffer_pool.ts";
+import { type CacheJournal, volatileJournal } from "./cache_journal.ts";
 import { ChunkStates, countChunks } from "./chunk_states.ts";
 import { flushFirst } from "./flush_first.ts";
-import { type CacheJournal, volatileJournal } from "./journal.ts";
-import { PartialChunks } from "./partial_chunks.ts";
+
+import type { PartialChunks } from "./partial_chunks.ts";
 import { RangeLock } from "./range_lock.ts";
 import { UrgentReads } from "./urgent_reads.ts";
 
@@ -55,7 +56,7 @@ export class CachedRegion {
   /** What is known of each chunk. */
   readonly states: ChunkStates;
   /** Absent chunks that were written in part. */
-  readonly partial: PartialChunks = new PartialChunks();
+  readonly partial: PartialChunks;
   /** Over indexes of chunks. */
   readonly lock: RangeLock = new RangeLock();
   /** What remembers the states. */
@@ -94,6 +95,7 @@ export class CachedRegion {
     this.journal = journal ?? volatileJournal(chunks);
     this.#journalled = journal !== undefined;
     this.states = new ChunkStates(this.journal);
+    this.partial = this.journal.partial;
     this.#onLocal = options.onLocal ?? (() => {});
   }
 
@@ -150,12 +152,16 @@ export class CachedRegion {
     if (waits.length > 0) return settleAll(waits);
   }
 
-  /** Makes the present states durable, with the content of the chunks. */
-  async commit(): Promise<void> {
+  /**
+   * Makes the present states durable, with the content of the chunks; answers whether those are
+   * included that are there in part.
+   */
+  async commit(): Promise<boolean> {
     this.#unrecorded = false;
     try {
-      if (this.#journalled) await this.journal.commit();
-      else await this.local.flush();
+      if (this.#journalled) return await this.journal.commit();
+      await this.local.flush();
+      return false;
     } catch (error) {
       this.#unrecorded = true;
       throw error;

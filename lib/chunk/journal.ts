@@ -14,7 +14,8 @@
  * - Recorded clean, in a part with an intent: *suspect*, as its content may have been changed since
  *   in any sector. It becomes absent, and is fetched again. What was written to it was never
  *   committed, so that it may be lost.
- * - Recorded absent: absent. What the cache holds there was never committed.
+ * - Recorded absent: absent. What the cache holds there was never committed, but for the bytes that
+ *   the list of partial chunks names (see `partial_journal.ts`).
  *
  * Why this holds whenever the power goes:
  *
@@ -44,93 +45,26 @@
  * 6. *A commit that fails is as one under way.* Any of its pages may be in the file. They are
  *    written again by the next commit, even where the states are by then what they were before.
  *
- * The pieces of 2 and 3 that are up to the cache are in {@linkcode CacheJournal}.
+ * The pieces of 2 and 3 that are up to the cache are in `cache_journal.ts`.
  *
  * @module
  */
 import type { Awaitable, Backend } from "../backend/backend.ts";
 import { Bitmap } from "../backend/bitmap.ts";
 import { GroupCommit } from "../backend/group_commit.ts";
-import { PAGE, PAGE_BITS, sealSlot, SLOT_HEAD, slotOffset } from "./journal_pages.ts";
+import type { CacheJournal, FoundState } from "./cache_journal.ts";
+import { PAGE, PAGE_BITS, PAGE_CHUNKS, sealSlot, SLOT_HEAD, slotOffset } from "./journal_pages.ts";
+import type { PartialChunks } from "./partial_chunks.ts";
+import type { PartialJournal, PendingList } from "./partial_journal.ts";
 
 /** Words of a page that hold one bit of each of its chunks. */
 const PAGE_WORDS = PAGE_BITS / 4;
-
-/**
- * The bits of a cache, and their way to the disk. All of it belongs to one isolate.
- *
- * The cache changes the bits itself, and keeps to this, which the journal's promises rest on:
- *
- * - `dirty` is a part of `local`.
- * - An absent chunk becomes local when its content is written, never before; where that content is
- *   not the remote's, it becomes dirty in the same turn.
- * - A local chunk that is not dirty is changed only after {@linkcode CacheJournal.intend} answered,
- *   and is made dirty as soon as that answers, before the change begins.
- * - A chunk that is being changed stays dirty until the change is over.
- * - A chunk becomes clean only when the remote has flushed its content. Whoever is promised that
- *   the remote has it is told so after a commit that came later: a commit from before would push
- *   the older content again.
- * - The content of a chunk that is dropped stays as it is until it is committed as absent.
- */
-export interface CacheJournal {
-  /** Chunks whose content in the cache is valid. */
-  readonly local: Bitmap;
-  /** Chunks of them whose content the remote has not got. */
-  readonly dirty: Bitmap;
-  /** Whether what is committed survives the loss of power. */
-  readonly durable: boolean;
-  /** What was found at opening. */
-  readonly found: FoundState;
-  /** Whether nobody has used the cache before; not so unless told. */
-  readonly isNew?: boolean;
-  /**
-   * To be awaited before the content of clean local chunks `[from, to)` is changed: a crash then
-   * shows them as absent, until they are committed as dirty. Answers at once, without a promise,
-   * where their parts of the region are marked already. Throws what writing the mark throws;
-   * nothing may be changed then.
-   */
-  intend(from: number, to: number): Awaitable<void>;
-  /**
-   * Makes the bits of this moment durable, and the content of the chunks with them: it flushes the
-   * cache's backend itself. Throws what flushing or writing throws; the state that was committed
-   * before stays valid then, and a later call tries again.
-   */
-  commit(): Promise<void>;
-  /**
-   * Commits, marks the state as closed in order and lets go of the file, which it does also where
-   * that fails. To be called when no change is under way, before the cache's backend is closed.
-   */
-  close(): Promise<void>;
-}
-
-/** The state of a cache as it was found when it was opened. */
-export interface FoundState {
-  /** Whether it was closed in order the last time, or is new. */
-  readonly closedInOrder: boolean;
-  /** Chunks that are absent now because they may have been changed when it was not. */
-  readonly suspect: number;
-  /** Chunks that the remote has not got. */
-  readonly dirty: number;
-}
 
 /** Where a journal lies; an opened `file:` backend is one. */
 export type JournalStorage = Pick<
   Backend,
   "size" | "durable" | "readAt" | "writeAt" | "flush" | "close"
 >;
-
-/** The journal of a cache in memory: nothing of that is there after a crash. */
-export function volatileJournal(chunks: number): CacheJournal {
-  return {
-    local: new Bitmap(chunks),
-    dirty: new Bitmap(chunks),
-    durable: false,
-    found: { closedInOrder: true, suspect: 0, dirty: 0 },
-    intend() {},
-    commit: () => Promise.resolve(),
-    close: () => Promise.resolve(),
-  };
-}
 
 /** The slot of a page that is durable; the other one is the next to be written. */
 export interface DurableSlot {
@@ -166,6 +100,8 @@ export interface LoadedJournal {
   readonly intentSlot: DurableSlot;
   /** Chunks that one intent covers. */
   readonly partChunks: number;
+  /** Absent chunks that are there in part. */
+  readonly partial: PartialJournal;
   /** What is told of it. */
   readonly found: FoundState;
   /** As {@linkcode CacheJournal.isNew}. */
@@ -183,6 +119,8 @@ interface PendingPage {
 export class StoredJournal implements CacheJournal {
   readonly local: Bitmap;
   readonly dirty: Bitmap;
+  readonly partial: PartialChunks;
+  readonly keepsPartial = true;
   readonly durable: boolean;
   readonly found: FoundState;
   readonly isNew: boolean;
@@ -197,6 +135,8 @@ export class StoredJournal implements CacheJournal {
   /** Pages that a commit began to write and did not end. */
   readonly #unsure: Bitmap;
   readonly #commits = new GroupCommit(() => this.#commitOnce(), { retries: true });
+
+  readonly #partialList: PartialJournal;
 
   readonly #intentSlot: DurableSlot;
   /** Parts whose intents are durable, and which no write under way takes away. */
@@ -218,6 +158,8 @@ export class StoredJournal implements CacheJournal {
     this.#cache = cache;
     this.local = loaded.local;
     this.dirty = loaded.dirty;
+    this.#partialList = loaded.partial;
+    this.partial = loaded.partial.chunks;
     this.durable = state.durable && cache.durable;
     this.found = loaded.found;
     this.isNew = loaded.isNew;
@@ -242,6 +184,7 @@ export class StoredJournal implements CacheJournal {
       await this.#state.writeAt(new Uint8Array(PAGE), slotOffset(page, slot));
     }
     if (torn.length > 0) await this.#state.flush();
+    await this.#partialList.begin();
     if (this.#recordedInOrder) await this.#intents.run();
   }
 
@@ -251,7 +194,7 @@ export class StoredJournal implements CacheJournal {
     if (!this.#allMarked(first, last)) return this.#mark(first, last);
   }
 
-  commit(): Promise<void> {
+  commit(): Promise<boolean> {
     return this.#commits.run();
   }
 
@@ -271,18 +214,29 @@ export class StoredJournal implements CacheJournal {
     }
   }
 
-  async #commitOnce(): Promise<void> {
+  async #commitOnce(): Promise<boolean> {
     const moment = this.#commitsBegun++;
     const pages = this.#changedPages();
+    const list = this.#partialList.take({
+      isLocal: (chunk) => this.local.has(chunk),
+      isRecordedLocal: (chunk) => this.#isRecordedLocal(chunk),
+    });
     try {
       await this.#cache.flush();
-      if (pages.length > 0) await this.#writePages(pages);
+      if (pages.length > 0 || list.change !== undefined) await this.#writePages(pages, list);
     } catch (error) {
       // Parts that were marked before this commit are to see a whole one.
       this.#commitsBegun = moment;
       throw error;
     }
     this.#dropIntents(moment);
+    return list.whole;
+  }
+
+  #isRecordedLocal(chunk: number): boolean {
+    const page = Math.floor(chunk / PAGE_CHUNKS);
+    const word = 2 * page * PAGE_WORDS + ((chunk - page * PAGE_CHUNKS) >>> 5);
+    return (this.#recorded[word]! & (1 << (chunk & 31))) !== 0;
   }
 
   /** Makes slots of the pages that are not as recorded, with the states of this moment. */
@@ -311,13 +265,15 @@ export class StoredJournal implements CacheJournal {
     return false;
   }
 
-  async #writePages(pages: PendingPage[]): Promise<void> {
+  async #writePages(pages: PendingPage[], list: PendingList): Promise<void> {
     for (const { index, slot } of pages) {
       const durable = this.#slots[index]!;
       this.#unsure.add(index);
       await this.#writeSlot(1 + index, slot, durable, {});
     }
+    await this.#partialList.write(list);
     await this.#state.flush();
+    this.#partialList.flushed(list);
     for (const { index, slot } of pages) {
       const durable = this.#slots[index]!;
       durable.slot = 1 - durable.slot;

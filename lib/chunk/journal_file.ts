@@ -16,7 +16,8 @@ import { UsageError } from "../backend/errors.ts";
 import { openFile } from "../backend/file.ts";
 import { parseLocalUrl } from "../backend/local_url.ts";
 import { lockFile } from "../backend/lock_file.ts";
-import { type CacheJournal, type JournalStorage, volatileJournal } from "./journal.ts";
+import { type CacheJournal, volatileJournal } from "./cache_journal.ts";
+import type { JournalStorage } from "./journal.ts";
 import { loadJournal, type RemoteIdentity, stateSize } from "./journal_load.ts";
 import { ID_BYTES } from "./journal_pages.ts";
 

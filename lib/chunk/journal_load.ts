@@ -8,8 +8,8 @@ import { type Backend, extentsOf } from "../backend/backend.ts";
 import { Bitmap } from "../backend/bitmap.ts";
 import { ChangedError, IntegrityError, UsageError } from "../backend/errors.ts";
 import { formatSize } from "../backend/size.ts";
+import type { CacheJournal } from "./cache_journal.ts";
 import {
-  type CacheJournal,
   type DurableSlot,
   type JournalStorage,
   type LoadedJournal,
@@ -21,6 +21,7 @@ import {
   decodeHeader,
   encodeHeader,
   findSlot,
+  type FoundHeader,
   type FoundSlot,
   ID_BYTES,
   type JournalHeader,
@@ -29,10 +30,13 @@ import {
   PAGE,
   PAGE_BITS,
   partChunksOf,
+  PARTIAL_SLOT,
   recordedVersion,
   sealSlot,
   slotOffset,
 } from "./journal_pages.ts";
+import { PartialJournal } from "./partial_journal.ts";
+import { decodePartial, findPartial, sealPartial } from "./partial_list.ts";
 
 /** Pages that are read or written at once. */
 const BATCH = 128;
@@ -91,8 +95,10 @@ export async function loadJournal(options: JournalOptions): Promise<CacheJournal
   checkKind(first, name);
   const header = options.discard ? undefined : decodeHeader(first, name);
   if (header === undefined) await format(options, asked);
-  const loaded = await load(state, header ?? asked, name);
-  checkPair(header ?? asked, asked, { name, dirty: loaded.found.dirty });
+  const found = header ?? { ...asked, hasPartial: true };
+  const loaded = await load(state, found, name);
+  checkPair(found, asked, { name, dirty: loaded.found.dirty });
+  if (!found.hasPartial) await addPartial(state, found);
   const journal = new StoredJournal(state, cache, loaded);
   await journal.begin(loaded.torn);
   return journal;
@@ -134,6 +140,14 @@ async function format(options: JournalOptions, header: JournalHeader): Promise<v
     }
     await state.writeAt(slots, slotOffset(from, 0));
   }
+  await addPartial(state, header);
+}
+
+/** Makes the list of partial chunks, empty, and then the header that says that it is there. */
+async function addPartial(state: JournalStorage, header: JournalHeader): Promise<void> {
+  const slots = new Uint8Array(2 * PARTIAL_SLOT);
+  slots.set(sealPartial(new Uint8Array(0), FIRST_GENERATION));
+  await state.writeAt(slots, layoutOf(header).partialAt);
   await state.flush();
   await state.writeAt(encodeHeader(header), 0);
   await state.flush();
@@ -150,7 +164,7 @@ async function checkVacant(cache: Backend, name: string): Promise<void> {
 
 async function load(
   state: JournalStorage,
-  header: JournalHeader,
+  header: FoundHeader,
   name: string,
 ): Promise<LoadedJournal> {
   const layout = layoutOf(header);
@@ -177,6 +191,7 @@ async function load(
       torn.push(...tornSlot(found, page));
     }
   }
+  const partial = await loadPartial(state, header, local, name);
   const suspect = dropDoubtful({ local, dirty, intents, partChunks: header.partChunks });
   return {
     local,
@@ -187,7 +202,12 @@ async function load(
     intents,
     intentSlot: durableSlot(foundIntents),
     partChunks: header.partChunks,
-    found: { closedInOrder: foundIntents.closed, suspect, dirty: dirty.count() },
+    partial,
+    found: {
+      closedInOrder: foundIntents.closed,
+      suspect,
+      dirty: dirty.count() + partial.chunks.count,
+    },
     // Whoever opens it says first that it is open.
     isNew: foundIntents.closed && foundIntents.generation === FIRST_GENERATION,
   };
@@ -204,6 +224,27 @@ async function loadIntents(
   const bits = new Uint8Array(intents.buffer);
   bits.set(found.content.subarray(0, bits.length));
   return { intents, found };
+}
+
+/** Reads the list of partial chunks; `local` are the chunks that are recorded so. */
+async function loadPartial(
+  state: JournalStorage,
+  header: FoundHeader,
+  local: Bitmap,
+  name: string,
+): Promise<PartialJournal> {
+  const at = layoutOf(header).partialAt;
+  const found = header.hasPartial
+    ? findPartial(await read(state, { offset: at, length: 2 * PARTIAL_SLOT, name }), name)
+    : { list: new Uint8Array(0), slot: 0, generation: FIRST_GENERATION, otherTorn: false };
+  return new PartialJournal(state, {
+    at,
+    chunkSize: header.chunkSize,
+    slot: { slot: found.slot, generation: found.generation },
+    otherTorn: found.otherTorn,
+    named: decodePartial(found.list, header, name),
+    isRecordedLocal: (chunk) => local.has(chunk),
+  });
 }
 
 function durableSlot({ slot, generation }: FoundSlot): DurableSlot {

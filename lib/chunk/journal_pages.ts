@@ -7,6 +7,9 @@
  * header | intents, slot 0 | intents, slot 1 | chunks 0…, slot 0 | chunks 0…, slot 1 | chunks 16256…
  * ```
  *
+ * and of two larger slots behind these, which `partial_list.ts` describes. Version 1 ends before
+ * them.
+ *
  * The header is written once, and lies in one sector:
  *
  * | at | header                                | at | slot                              |
@@ -40,11 +43,15 @@ export const SLOT_HEAD = 32;
 export const PAGE_CHUNKS = 16256;
 /** Bytes that one bit of each of them takes. */
 export const PAGE_BITS = PAGE_CHUNKS / 8;
+/** Bytes of a slot of the list of partial chunks. */
+export const PARTIAL_SLOT = 128 << 10;
 /** Bytes of an id. */
 export const ID_BYTES = 16;
 
 const MAGIC = new TextEncoder().encode("TMCACHE\n");
-const VERSION = 1;
+const VERSION = 2;
+/** The version before there were lists of partial chunks. */
+const VERSION_WITHOUT_PARTIAL = 1;
 const HEADER_BYTES = 512;
 const VERSION_BYTES = 256;
 const CLOSED = 1;
@@ -69,6 +76,12 @@ export interface JournalHeader {
   readonly cache: Uint8Array;
 }
 
+/** What was found at the beginning of a file. */
+export interface FoundHeader extends JournalHeader {
+  /** Whether the file has room for lists of partial chunks. */
+  readonly hasPartial: boolean;
+}
+
 /** How many there are of what. */
 export interface JournalLayout {
   /** Chunks of the region. */
@@ -77,6 +90,8 @@ export interface JournalLayout {
   readonly parts: number;
   /** Pages that hold the bits of chunks; page 0, of the intents, comes before them. */
   readonly pages: number;
+  /** Where the slots of the list of partial chunks begin. */
+  readonly partialAt: number;
   /** Bytes of the file. */
   readonly fileSize: number;
 }
@@ -99,7 +114,8 @@ export function layoutOf(header: JournalHeader): JournalLayout {
     throw new UsageError(`Cannot cache ${formatSize(size)} with ${parts} intents`);
   }
   const pages = Math.ceil(chunks / PAGE_CHUNKS);
-  return { chunks, parts, pages, fileSize: slotOffset(pages + 1, 0) };
+  const partialAt = slotOffset(pages + 1, 0);
+  return { chunks, parts, pages, partialAt, fileSize: partialAt + 2 * PARTIAL_SLOT };
 }
 
 /** Chunks that one intent covers: 64 MiB of them, or as many as make 4096 parts of the region. */
@@ -155,7 +171,7 @@ function isBlank(page: Uint8Array): boolean {
  * @throws {IntegrityError} It is damaged.
  * @throws {UsageError} It is of a version that is not known here.
  */
-export function decodeHeader(page: Uint8Array, name: string): JournalHeader | undefined {
+export function decodeHeader(page: Uint8Array, name: string): FoundHeader | undefined {
   const bytes = page.slice(0, HEADER_BYTES);
   if (isBlank(bytes)) return undefined;
   checkKind(bytes, name);
@@ -164,14 +180,15 @@ export function decodeHeader(page: Uint8Array, name: string): JournalHeader | un
   const crc = view.getUint32(12, true);
   view.setUint32(12, 0, true);
   const intact = crc32(bytes) === crc;
-  if (intact && version !== VERSION) {
+  if (intact && version !== VERSION && version !== VERSION_WITHOUT_PARTIAL) {
     throw new UsageError(`Cannot open ${name} as it has version ${version} of its format`, {
-      hint: `this telemap reads version ${VERSION}`,
+      hint: `this telemap reads versions ${VERSION_WITHOUT_PARTIAL} and ${VERSION}`,
     });
   }
   const versionLength = view.getUint16(64, true);
   if (!intact || versionLength > VERSION_BYTES) throw damaged(name, "its header is damaged");
   return {
+    hasPartial: version !== VERSION_WITHOUT_PARTIAL,
     size: getInteger(view, 16),
     chunkSize: view.getUint32(24, true),
     partChunks: view.getUint32(28, true),
@@ -246,18 +263,21 @@ function slotOf(slots: Uint8Array, slot: number): Uint8Array {
   return slots.subarray(slot * PAGE, (slot + 1) * PAGE);
 }
 
-function damaged(name: string, reason: string): IntegrityError {
+/** What is thrown of a journal that is damaged. */
+export function damaged(name: string, reason: string): IntegrityError {
   return new IntegrityError(`Cannot open ${name}: ${reason}`, {
     hint: "which chunks were not pushed cannot be told; restore it, or give up what it held with " +
       "--discard-cache",
   });
 }
 
-function setInteger(view: DataView, at: number, value: number): void {
+/** Writes a u64. */
+export function setInteger(view: DataView, at: number, value: number): void {
   view.setUint32(at, value % 2 ** 32, true);
   view.setUint32(at + 4, Math.floor(value / 2 ** 32), true);
 }
 
-function getInteger(view: DataView, at: number): number {
+/** Reads a u64. */
+export function getInteger(view: DataView, at: number): number {
   return view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
 }

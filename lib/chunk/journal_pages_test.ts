@@ -10,6 +10,7 @@ import {
   layoutOf,
   PAGE,
   partChunksOf,
+  PARTIAL_SLOT,
   recordedVersion,
   sealSlot,
   SLOT_HEAD,
@@ -42,9 +43,9 @@ Deno.test("encodeHeader() fills one sector that decodeHeader() reads", () => {
   const page = encodeHeader(HEADER);
   assertEquals(page.length, PAGE);
   assertEquals(page.subarray(512).some((byte) => byte !== 0), false);
-  assertEquals(decodeHeader(page, "it"), HEADER);
+  assertEquals(decodeHeader(page, "it"), { ...HEADER, hasPartial: true });
   const longest = { ...HEADER, remoteVersion: "v".repeat(256) };
-  assertEquals(decodeHeader(encodeHeader(longest), "it"), longest);
+  assertEquals(decodeHeader(encodeHeader(longest), "it"), { ...longest, hasPartial: true });
 });
 
 Deno.test("recordedVersion() puts a hash for what is too long to be recorded", () => {
@@ -71,13 +72,25 @@ Deno.test("decodeHeader() refuses any header with a changed bit", () => {
 
 Deno.test("decodeHeader() tells an unknown version from damage", () => {
   const page = encodeHeader(HEADER);
-  const view = new DataView(page.buffer);
-  view.setUint32(8, 2, true);
+  setVersion(page, 3);
+  page[16]! ^= 1;
   assertThrows(() => decodeHeader(page, "it"), IntegrityError, "damaged");
+  page[16]! ^= 1;
+  assertThrows(() => decodeHeader(page, "it"), UsageError, "version 3");
+});
+
+Deno.test("decodeHeader() reads the version that had no lists of partial chunks", () => {
+  const page = encodeHeader(HEADER);
+  setVersion(page, 1);
+  assertEquals(decodeHeader(page, "it"), { ...HEADER, hasPartial: false });
+});
+
+function setVersion(page: Uint8Array<ArrayBuffer>, version: number): void {
+  const view = new DataView(page.buffer);
+  view.setUint32(8, version, true);
   view.setUint32(12, 0, true);
   view.setUint32(12, crc32(page.subarray(0, 512)), true);
-  assertThrows(() => decodeHeader(page, "it"), UsageError, "version 2");
-});
+}
 
 Deno.test("findSlot() takes the higher generation of those that are whole", () => {
   for (
@@ -129,7 +142,8 @@ Deno.test("layoutOf() needs under 16 MiB for 1 TiB of 64 KiB chunks", () => {
     chunks: 2 ** 24,
     parts: 4096,
     pages: 1033,
-    fileSize: slotOffset(1034, 0),
+    partialAt: slotOffset(1034, 0),
+    fileSize: slotOffset(1034, 0) + 2 * PARTIAL_SLOT,
   });
   assertEquals(layout.fileSize < 9 << 20, true);
 });

@@ -15,8 +15,8 @@ export class Keeper implements DirtySink {
     this.#region = region;
   }
 
-  sync(): Promise<void> {
-    return this.#region.commit();
+  async sync(): Promise<void> {
+    await this.#region.commit();
   }
 
   room(): undefined {

@@ -31,6 +31,11 @@ export class PartialChunks {
     return this.#written.has(chunk);
   }
 
+  /** What of a chunk was written, as bytes of the region. */
+  ranges(chunk: number): RangeList | undefined {
+    return this.#written.get(chunk);
+  }
+
   /** Adds what was written: bytes `[from, to)` of the region, all in that chunk. */
   add(chunk: number, from: number, to: number): void {
     const written = this.#written.get(chunk) ?? new RangeList();
