@@ -84,9 +84,14 @@ class World {
   check(journal: CacheJournal, crash: "power" | "kill"): void {
     for (const chunk of WORKED) {
       const local = journal.local.has(chunk), dirty = journal.dirty.has(chunk);
-      if (this.owed.has(chunk)) assert(local && dirty, `Chunk ${chunk} is not owed any more`);
+      const ranges = journal.partial.ranges(chunk);
+      assert(!local || ranges === undefined, `Chunk ${chunk} is local, and there in part`);
+      if (this.owed.has(chunk)) {
+        assert(local && dirty || ranges !== undefined, `Chunk ${chunk} is not owed any more`);
+      }
       for (const sector of sectorsOf(chunk)) {
-        const stamp = local ? this.cached(sector) : this.remote.get(sector)!;
+        const isThere = local || holds(journal, sector);
+        const stamp = isThere ? this.cached(sector) : this.remote.get(sector)!;
         const history = this.histories.get(sector)!;
         const allowed = history.stamps.slice(history.promised);
         assert(
@@ -107,6 +112,12 @@ class World {
 
 function sectorsOf(chunk: number): number[] {
   return Array.from({ length: CHUNK_SECTORS }, (_, index) => chunk * CHUNK_SECTORS + index);
+}
+
+/** Whether the cache holds a sector of an absent chunk. */
+function holds({ partial }: CacheJournal, sector: number): boolean {
+  const chunk = Math.floor(sector / CHUNK_SECTORS);
+  return partial.covers(chunk, sector * SECTOR, (sector + 1) * SECTOR);
 }
 
 /** A cache that keeps to the rules of the journal, and does one thing to a chunk at a time. */
@@ -148,9 +159,10 @@ class SmallCache {
   async #commit(): Promise<void> {
     const { histories, owed, pushes } = this.#world;
     const acknowledged = [...histories.values()].map((each) => [each, each.acknowledged] as const);
-    const dirty = WORKED.filter((chunk) => this.#journal.dirty.has(chunk))
+    const { dirty: owes, partial } = this.#journal;
+    const dirty = WORKED.filter((chunk) => owes.has(chunk) || partial.has(chunk))
       .map((chunk) => [chunk, pushes.get(chunk)] as const);
-    await this.#journal.commit();
+    assert(await this.#journal.commit(), "It includes parts of chunks");
     for (const [history, index] of acknowledged) {
       history.promised = Math.max(history.promised, index);
     }
@@ -158,8 +170,8 @@ class SmallCache {
   }
 
   async #write(chunk: number): Promise<void> {
-    const { local, dirty } = this.#journal;
-    const inPart = local.has(chunk) && this.#choose(2) === 0;
+    const { local, dirty, partial } = this.#journal;
+    const inPart = this.#choose(2) === 0;
     if (local.has(chunk) && !dirty.has(chunk)) {
       const wait = this.#journal.intend(chunk, Math.min(chunk + 1 + this.#choose(3), CHUNKS));
       if (wait !== undefined) await wait;
@@ -171,16 +183,26 @@ class SmallCache {
     const indexes = histories.map(({ stamps }) => stamps.push(stamp) - 1);
     await this.#store(sectors[0]!, sectors.map(() => stamp));
     if (!local.has(chunk)) {
-      local.add(chunk);
-      dirty.add(chunk);
+      for (const sector of sectors) partial.add(chunk, sector * SECTOR, (sector + 1) * SECTOR);
+      if (partial.covers(chunk, chunk * CHUNK, (chunk + 1) * CHUNK)) this.#becomeDirty(chunk);
     }
     for (const [at, history] of histories.entries()) history.acknowledged = indexes[at]!;
   }
 
   async #fetch(chunk: number): Promise<void> {
-    const sectors = sectorsOf(chunk);
-    await this.#store(sectors[0]!, sectors.map((sector) => this.#world.remote.get(sector)!));
-    this.#journal.local.add(chunk);
+    const gaps = sectorsOf(chunk).filter((sector) => !holds(this.#journal, sector));
+    const isOwed = gaps.length < CHUNK_SECTORS;
+    await this.#store(gaps[0]!, gaps.map((sector) => this.#world.remote.get(sector)!));
+    if (isOwed) this.#becomeDirty(chunk);
+    else this.#journal.local.add(chunk);
+  }
+
+  /** An absent chunk is there as a whole, with something that the remote has not got. */
+  #becomeDirty(chunk: number): void {
+    const { local, dirty, partial } = this.#journal;
+    local.add(chunk);
+    dirty.add(chunk);
+    partial.delete(chunk);
   }
 
   async #push(chunk: number): Promise<void> {

@@ -165,8 +165,7 @@ async function pushAtEnd(host: BackendHost, closeMs: number): Promise<void> {
   throw new DeadlineError(
     `Cannot bring ${dirtyBytes} bytes to the remote within ${closeMs / 1000} s`,
     {
-      hint: "what was flushed stays in the cache: mount with it again when the remote is there; " +
-        "what was written since to parts of chunks that were never fetched may be lost",
+      hint: "what was flushed stays in the cache: mount with it again when the remote is there",
     },
   );
 }
