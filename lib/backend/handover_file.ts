@@ -28,6 +28,7 @@ import {
   type HandoverRecord,
   UNRECORDED,
 } from "./handover_record.ts";
+import { HandoverLock } from "./handover_lock.ts";
 import { HandoverSlots, type SlotWrite } from "./handover_slots.ts";
 import type { LocalStore } from "./local_url.ts";
 
@@ -73,14 +74,23 @@ export function checkFence(store: LocalStore): void {
   });
 }
 
-/** The record of one region, to be read and written by one process. */
-export class HandoverFile {
+/** The record of one region, which this process alone reads and writes until it is closed. */
+export class HandoverFile implements Disposable {
   readonly #path: string;
+  readonly #lock: HandoverLock;
   #slots: HandoverSlots | undefined;
 
-  /** Nothing is opened until it is used. */
-  constructor(path: string) {
+  /**
+   * Locks the record, whose directory must be there; it is read once it is used. Throws `SystemError`:
+   * EBUSY where somebody has it, EACCES, ….
+   */
+  static lock(path: string): HandoverFile {
+    return new HandoverFile(path, HandoverLock.acquire(path));
+  }
+
+  private constructor(path: string, lock: HandoverLock) {
     this.#path = path;
+    this.#lock = lock;
   }
 
   /** What is recorded, durable by now. Throws as {@linkcode readHandover} and {@linkcode write} do. */
@@ -97,6 +107,16 @@ export class HandoverFile {
     const slots = this.#open();
     persist(this.#path, slots.next({ promoted: false, ...record, time: Date.now() }));
     slots.wrote();
+  }
+
+  /** Lets others have it. Again: does nothing. */
+  close(): void {
+    this.#lock.release();
+  }
+
+  /** As {@linkcode close}. */
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #open(): HandoverSlots {

@@ -30,7 +30,7 @@ function record(state: HandoverState, epoch = 1) {
 
 Deno.test("what was recorded last is what is found", () =>
   withDirectory((path) => {
-    const file = new HandoverFile(`${path}/r.handover`);
+    using file = HandoverFile.lock(`${path}/r.handover`);
     assertEquals(file.record, UNRECORDED);
     for (const state of ["receiving", "confirming", "taken", "owner"] as const) {
       file.write(record(state, 7));
@@ -42,7 +42,7 @@ Deno.test("what was recorded last is what is found", () =>
 Deno.test("a write that is torn leaves what was recorded before", () =>
   withDirectory((path) => {
     const name = `${path}/r.handover`;
-    const file = new HandoverFile(name);
+    using file = HandoverFile.lock(name);
     file.write(record("confirming"));
     const before = Deno.readFileSync(name);
     file.write(record("given"));
@@ -81,7 +81,7 @@ Deno.test("only what is owned here is opened to be written, and what was given a
     for (const scheme of ["file", "dir"]) {
       const url = `${scheme}:${path}/${scheme}?size=8192`;
       await openLocal(url)!.close();
-      const file = new HandoverFile(handoverPath(parseLocalUrl(url))!);
+      using file = HandoverFile.lock(handoverPath(parseLocalUrl(url))!);
       for (const [state, [written, read]] of Object.entries(expected)) {
         file.write(record(state as HandoverState));
         for (const [suffix, allowed] of [["", written], ["&readonly", read]] as const) {

@@ -6,10 +6,9 @@
  */
 import { readdirSync, statSync } from "node:fs";
 import type { Awaitable, Backend, Extent, ZeroOptions } from "../backend/backend.ts";
-import { ClosedError, UsageError } from "../backend/errors.ts";
-import { HandoverFile, handoverPath, readHandover } from "../backend/handover_file.ts";
+import { ClosedError, TelemapError, UsageError } from "../backend/errors.ts";
+import { HandoverFile, readHandover } from "../backend/handover_file.ts";
 import { type HandoverRecord, NOBODY, UNRECORDED } from "../backend/handover_record.ts";
-import { parseLocalUrl } from "../backend/local_url.ts";
 import { openJournal } from "../chunk/journal_file.ts";
 import { lockBackend, type LockedBackend } from "../chunk/lock.ts";
 import { Stage } from "../chunk/stage.ts";
@@ -21,6 +20,7 @@ import { type SeededProgram, SeederCore } from "../migration/seeder_core.ts";
 import { sourceAfterRestart } from "../migration/source_handover.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
 import { openHandoverTarget } from "./copy_target.ts";
+import { type HandoverPlace, handoverPlace, lockBefore } from "./handover_place.ts";
 
 /** How a region is seeded; structured-cloneable. */
 export interface SeedOptions {
@@ -58,10 +58,10 @@ export class MigratingBackend extends Stage {
   /** What gives it away, once {@linkcode seed} was called. */
   seeder: SeederCore | undefined;
 
-  /** The record of who owns the region; missing where that lives in memory. */
+  /** The record of who owns the region, locked; missing where that lives in memory. */
   readonly handover: HandoverFile | undefined;
 
-  /** Over `backend`, which belongs to it. */
+  /** Over `backend`, which belongs to it, as `handover` does. */
   constructor(backend: Backend, chunkSize: number, handover: HandoverFile | undefined) {
     const track = trackBackend(backend, { chunkSize });
     const lock = lockBackend(track, { holdTimeout: HOLD_MS });
@@ -120,7 +120,11 @@ export class MigratingBackend extends Stage {
   override async close(): Promise<void> {
     this.seeder?.close();
     await this.leecher?.close();
-    await super.close();
+    try {
+      await super.close();
+    } finally {
+      this.handover?.close();
+    }
   }
 
   protected zeroRange(offset: number, length: number, options?: ZeroOptions): Awaitable<void> {
@@ -155,27 +159,31 @@ export async function openLeeched(
   cacheUrl: string,
   options: LeechOptions,
 ): Promise<MigratingBackend> {
-  const found = recordOf(cacheUrl);
-  const leech = found.record.leech === NOBODY
-    ? options.leech
-    : Uint8Array.fromHex(found.record.leech);
-  const client = new SeederClient(remote, leech);
-  const { state, epoch } = found.record;
-  const isTaken = state === "taken" ||
-    state === "confirming" && await isGivenTo(client, leech, epoch);
-  const tracked = await client.track({ chunkSize: options.chunkSize });
-  const { size, chunkSize } = tracked;
-  const handover = found.path === undefined ? undefined : new HandoverFile(found.path);
-  const peer = options.peer, id = leech.toHex();
-  const receive = () => {
-    if (!isTaken) handover?.write({ state: "receiving", epoch, leech: id, peer });
-  };
-  // Where it lies beside the copy, nobody takes that for a region of its own at any moment.
-  const isBeside = !/^dir:/i.test(cacheUrl);
-  if (isBeside) receive();
-  const local = await openHandoverTarget(cacheUrl, size);
+  const place = placeOf(cacheUrl);
+  let handover = place && lockBefore(place);
+  let local: Backend | undefined;
   try {
-    if (!isBeside) receive();
+    const found = recordOf(cacheUrl, place);
+    const leech = found.leech === NOBODY ? options.leech : Uint8Array.fromHex(found.leech);
+    const client = new SeederClient(remote, leech);
+    const { state, epoch } = found;
+    const isTaken = state === "taken" ||
+      state === "confirming" && await isGivenTo(client, leech, epoch);
+    const tracked = await client.track({ chunkSize: options.chunkSize });
+    const { size, chunkSize } = tracked;
+    const peer = options.peer, id = leech.toHex();
+    const receive = () => {
+      if (!isTaken) handover?.write({ state: "receiving", epoch, leech: id, peer });
+    };
+    // Where it lies beside the copy, nobody takes that for a region of its own at any moment.
+    const isBeside = handover !== undefined;
+    if (isBeside) receive();
+    local = await openHandoverTarget(cacheUrl, size);
+    if (!isBeside && place !== undefined) {
+      handover = HandoverFile.lock(place.path);
+      checkUnchanged(handover, found, cacheUrl);
+      receive();
+    }
     // Of what is not written down as taken, only the digests tell what of it is right.
     const discard = state !== "taken";
     const journal = await openJournal({
@@ -197,23 +205,34 @@ export async function openLeeched(
     });
     return backend;
   } catch (error) {
-    await local.close();
+    await local?.close();
+    handover?.close();
     throw error;
   }
 }
 
+/** Where the record of the place that a region comes to lies; undefined for one in memory. */
+function placeOf(cacheUrl: string): HandoverPlace | undefined {
+  return /^memory:/i.test(cacheUrl) ? undefined : handoverPlace(cacheUrl);
+}
+
 /** The record of the place that a region comes to. Throws where something else is there. */
-function recordOf(cacheUrl: string): { path: string | undefined; record: HandoverRecord } {
-  const store = /^memory:/i.test(cacheUrl) ? undefined : parseLocalUrl(cacheUrl);
-  const path = handoverPath(store);
-  if (path === undefined || store === undefined || !("path" in store)) {
-    return { path: undefined, record: UNRECORDED };
-  }
-  const record = readHandover(path);
-  const isNew = record.time === 0 && !isThere(store.path);
-  if (isNew || ["receiving", "confirming", "taken"].includes(record.state)) return { path, record };
+function recordOf(cacheUrl: string, place: HandoverPlace | undefined): HandoverRecord {
+  if (place === undefined) return UNRECORDED;
+  const record = readHandover(place.path);
+  const isNew = record.time === 0 && !isThere(place.region);
+  if (isNew || ["receiving", "confirming", "taken"].includes(record.state)) return record;
   throw new UsageError(`Cannot bring a region to ${cacheUrl}, where there is something else`, {
     hint: "name a place where there is nothing",
+  });
+}
+
+/** Throws where somebody was there between the first look at a record and its lock. */
+function checkUnchanged(handover: HandoverFile, found: HandoverRecord, cacheUrl: string): void {
+  const { state, epoch, time } = handover.record;
+  if (state === found.state && epoch === found.epoch && time === found.time) return;
+  throw new TelemapError("EBUSY", `Cannot bring a region to ${cacheUrl}: EBUSY`, {
+    hint: "another process was there meanwhile: look at it with telemap migrate status",
   });
 }
 

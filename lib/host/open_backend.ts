@@ -4,15 +4,15 @@
  * @module
  */
 import type { Backend, SharedBackend } from "../backend/backend.ts";
-import { UsageError } from "../backend/errors.ts";
+import { FencedError, UsageError } from "../backend/errors.ts";
 import { openSharedMemory } from "../backend/memory.ts";
-import { HandoverFile, handoverPath } from "../backend/handover_file.ts";
-import { parseLocalUrl } from "../backend/local_url.ts";
+import { HandoverFile } from "../backend/handover_file.ts";
 import { openLocal, type OpenLocalOptions } from "../backend/open_local.ts";
 import { alignBackend } from "../chunk/align.ts";
 import { delayBackend } from "../chunk/delay.ts";
 import { parseDelayOptions, splitDelayUrl } from "../chunk/delay_url.ts";
 import type { Reactor } from "../net/reactor.ts";
+import { type HandoverPlace, handoverPlace, lockBefore } from "./handover_place.ts";
 import { PortBackend } from "./port.ts";
 import { regionId } from "./region_id.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
@@ -97,13 +97,8 @@ export async function openPortable(
   switch (source.kind) {
     case "managed":
       return await openBehindCache(source, reactor, onLocal);
-    case "seeded": {
-      const { openSeeded } = await import("./migrating_backend.ts");
-      const handover = handoverOf(source.source);
-      const open = () => openPortable(source.source, reactor);
-      const backend = handover && openGiven(source.source, handover) || await open();
-      return openSeeded(alignBackend(backend), handover, source.options);
-    }
+    case "seeded":
+      return await openOwned(source, reactor);
     case "leeched": {
       const { openLeeched } = await import("./migrating_backend.ts");
       const remote = await openRemote(source.remote, reactor);
@@ -150,15 +145,39 @@ async function openBehindCache(
   }
 }
 
-/** The record of who owns a region, where it has one. */
-function handoverOf(source: PortableSource): HandoverFile | undefined {
+/** A region to be seeded, whose record is locked before anything is made of it. */
+async function openOwned(
+  { source, options }: Extract<PortableSource, { kind: "seeded" }>,
+  reactor: Reactor,
+): Promise<Backend> {
+  const { openSeeded } = await import("./migrating_backend.ts");
+  const place = placeOf(source);
+  let handover = place && lockBefore(place);
+  let backend: Backend | undefined;
+  try {
+    backend = handover && openGiven(source, handover) || await openPortable(source, reactor);
+    if (handover === undefined && place !== undefined) {
+      handover = HandoverFile.lock(place.path);
+      if (handover.record.state !== "owner") {
+        throw new FencedError(`Cannot seed ${place.region} as it was given away meanwhile`);
+      }
+    }
+    return openSeeded(alignBackend(backend), handover, options);
+  } catch (error) {
+    await backend?.close();
+    handover?.close();
+    throw error;
+  }
+}
+
+/** Where the record of who owns a region lies, where it has one. */
+function placeOf(source: PortableSource): HandoverPlace | undefined {
   const url = source.kind === "url"
     ? source.url
     : source.kind === "shared" && source.shared.kind === "file"
     ? source.shared.url
     : undefined;
-  const path = url === undefined ? undefined : handoverPath(parseLocalUrl(url));
-  return path === undefined ? undefined : new HandoverFile(path);
+  return url === undefined ? undefined : handoverPlace(url);
 }
 
 /** What is left of a region that was given away, which its new owner may still want to read. */
