@@ -31,7 +31,7 @@ export interface Option {
   default?: string;
 }
 
-/** One operand of a command. All are required but a last one that is `optional`. */
+/** One operand of a command. All are required but a last one that is `optional`; that may be `many`. */
 export interface Operand {
   /** Its name in help, e.g. `BACKEND`. */
   name: string;
@@ -41,6 +41,8 @@ export interface Operand {
   value: ValueKind;
   /** It may be left out. */
   optional?: boolean;
+  /** It is the last one, and may be given several times. */
+  many?: boolean;
 }
 
 /** The options of a command by name. */

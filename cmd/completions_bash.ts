@@ -88,9 +88,12 @@ function valueCases(command: Command, names: string[]): string[] {
   for (const [name, { value }] of Object.entries(command.options)) {
     if (value !== undefined) values.push([`--${name}`, value]);
   }
-  return values.map(([what, value]) => {
+  const cases = values.map(([what, value]) => {
     return `"${command.name} ${what}") echo "${kindOf(value, names)}" ;;`;
   });
+  const last = command.operands.at(-1);
+  if (last?.many) cases.push(`"${command.name} "[0-9]*) echo "${kindOf(last.value, names)}" ;;`);
+  return cases;
 }
 
 function kindOf(value: ValueKind, names: string[]): string {

@@ -44,8 +44,8 @@ function commandCase(command: Command): string {
   const specs = [
     ...Object.entries(command.options).map(([name, option]) => optionSpec(name, option)),
     quote("(- *)--help[print this help]"),
-    ...command.operands.map(({ name, value, optional }, i) =>
-      quote(`${i + 1}:${optional ? ":" : ""}${name}:${action(value)}`)
+    ...command.operands.map(({ name, value, optional, many }, i) =>
+      quote(`${many ? "*" : i + 1}:${optional ? ":" : ""}${name}:${action(value)}`)
     ),
   ];
   return `    ${command.name}) _arguments ${specs.join(" ")} ;;`;

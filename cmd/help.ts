@@ -48,7 +48,10 @@ export function commandHelp(command: Command): string {
 
 /** A call of the command in one line, e.g. `telemap serve BACKEND --listen URL… [OPTION]…`. */
 function usage(command: Command): string {
-  const operands = command.operands.map(({ name, optional }) => optional ? `[${name}]` : name);
+  const operands = command.operands.map(({ name, optional, many }) => {
+    const one = `${name}${many ? "…" : ""}`;
+    return optional ? `[${one}]` : one;
+  });
   const options = Object.entries(command.options);
   const required = options.filter(([, option]) => option.required)
     .map(([name, option]) => `${flag(name, option)}${option.many ? "…" : ""}`);

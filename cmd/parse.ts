@@ -87,6 +87,14 @@ function checkOperands(command: Command, given: string[], refuse: Refuse): void 
       if (!optional) refuse(`${name} is missing`);
     } else readValue(name, text, value, refuse);
   }
+  const last = command.operands.at(-1);
+  if (last?.many) {
+    for (const text of given.slice(command.operands.length)) {
+      if (text === "") refuse(`${last.name} needs a value`);
+      readValue(last.name, text, last.value, refuse);
+    }
+    return;
+  }
   const extra = given[command.operands.length];
   if (extra !== undefined) refuse(`${extra} is one operand too many`);
 }

@@ -13,6 +13,7 @@ import { reportFailure } from "./failure.ts";
 import { commandHelp, findCommand, help, programHelp } from "./help.ts";
 import { info } from "./info.ts";
 import { leech } from "./leech.ts";
+import { migrate } from "./migrate.ts";
 import { mount } from "./mount.ts";
 import { HELP_REQUEST, parseCommandLine } from "./parse.ts";
 import { seed } from "./seed.ts";
@@ -27,6 +28,7 @@ export const COMMANDS: readonly Command[] = [
   mount,
   seed,
   leech,
+  migrate,
   uffd,
   copy,
   info,

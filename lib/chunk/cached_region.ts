@@ -12,7 +12,6 @@ import { BufferPool } from "./buffer_pool.ts";
 import { type CacheJournal, volatileJournal } from "./cache_journal.ts";
 import { ChunkStates, countChunks } from "./chunk_states.ts";
 import { flushFirst } from "./flush_first.ts";
-
 import type { PartialChunks } from "./partial_chunks.ts";
 import { RangeLock } from "./range_lock.ts";
 import { UrgentReads } from "./urgent_reads.ts";

@@ -55,7 +55,7 @@ import { GroupCommit } from "../backend/group_commit.ts";
 import type { CacheJournal, FoundState } from "./cache_journal.ts";
 import { PAGE, PAGE_BITS, PAGE_CHUNKS, sealSlot, SLOT_HEAD, slotOffset } from "./journal_pages.ts";
 import type { PartialChunks } from "./partial_chunks.ts";
-import type { PartialJournal, PendingList } from "./partial_journal.ts";
+import { type LoadedPartial, PartialJournal, type PendingList } from "./partial_journal.ts";
 
 /** Words of a page that hold one bit of each of its chunks. */
 const PAGE_WORDS = PAGE_BITS / 4;
@@ -101,7 +101,7 @@ export interface LoadedJournal {
   /** Chunks that one intent covers. */
   readonly partChunks: number;
   /** Absent chunks that are there in part. */
-  readonly partial: PartialJournal;
+  readonly partial: LoadedPartial;
   /** What is told of it. */
   readonly found: FoundState;
   /** As {@linkcode CacheJournal.isNew}. */
@@ -158,8 +158,8 @@ export class StoredJournal implements CacheJournal {
     this.#cache = cache;
     this.local = loaded.local;
     this.dirty = loaded.dirty;
-    this.#partialList = loaded.partial;
-    this.partial = loaded.partial.chunks;
+    this.#partialList = new PartialJournal(state, loaded.partial);
+    this.partial = this.#partialList.chunks;
     this.durable = state.durable && cache.durable;
     this.found = loaded.found;
     this.isNew = loaded.isNew;

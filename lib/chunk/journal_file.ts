@@ -6,7 +6,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { closeSync, realpathSync, statSync } from "node:fs";
+import { closeSync, existsSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { ftruncate, lseek, SEEK } from "../../ffi/file.ts";
 import { nodeCall } from "../../ffi/node_error.ts";
@@ -18,7 +18,13 @@ import { parseLocalUrl } from "../backend/local_url.ts";
 import { lockFile } from "../backend/lock_file.ts";
 import { type CacheJournal, volatileJournal } from "./cache_journal.ts";
 import type { JournalStorage } from "./journal.ts";
-import { loadJournal, type RemoteIdentity, stateSize } from "./journal_load.ts";
+import {
+  type JournalContent,
+  loadJournal,
+  readJournal,
+  type RemoteIdentity,
+  stateSize,
+} from "./journal_load.ts";
 import { ID_BYTES } from "./journal_pages.ts";
 
 /** How {@linkcode openJournal} opens. */
@@ -54,6 +60,21 @@ export async function openJournal(options: OpenJournalOptions): Promise<CacheJou
   } catch (error) {
     await state.close();
     throw error;
+  }
+}
+
+/**
+ * What the journal of a cache says, which need not be closed: nothing is locked or changed. Undefined
+ * where there is none. Throws as {@linkcode loadJournal} does on one that is damaged.
+ */
+export async function lookIntoJournal(url: string): Promise<JournalContent | undefined> {
+  const place = placeOf(url);
+  if (place === undefined || !existsSync(place.state)) return undefined;
+  const state = openFile({ path: place.state, readOnly: true });
+  try {
+    return await readJournal(state, place.state);
+  } finally {
+    await state.close();
   }
 }
 

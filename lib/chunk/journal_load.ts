@@ -35,7 +35,7 @@ import {
   sealSlot,
   slotOffset,
 } from "./journal_pages.ts";
-import { PartialJournal } from "./partial_journal.ts";
+import type { LoadedPartial } from "./partial_journal.ts";
 import { decodePartial, findPartial, sealPartial } from "./partial_list.ts";
 
 /** Pages that are read or written at once. */
@@ -104,6 +104,29 @@ export async function loadJournal(options: JournalOptions): Promise<CacheJournal
   return journal;
 }
 
+/** Where a journal is read. */
+type JournalReader = Pick<JournalStorage, "size" | "readAt">;
+
+/** What a journal says of a cache, and of what that is. */
+export interface JournalContent {
+  /** Of what. */
+  readonly header: JournalHeader;
+  /** The chunks that are there, those left out that a crash made doubtful. */
+  readonly local: Bitmap;
+}
+
+/** Reads a journal as it is, and changes nothing; undefined where it was never finished. */
+export async function readJournal(
+  state: JournalReader,
+  name: string,
+): Promise<JournalContent | undefined> {
+  const first = await read(state, { offset: 0, length: PAGE, name });
+  const header = decodeHeader(first, name);
+  if (header === undefined) return undefined;
+  const { local } = await load(state, header, name);
+  return { header, local };
+}
+
 function headerOf(options: JournalOptions): JournalHeader {
   const { size, chunkSize, remote } = options;
   return {
@@ -163,7 +186,7 @@ async function checkVacant(cache: Backend, name: string): Promise<void> {
 }
 
 async function load(
-  state: JournalStorage,
+  state: JournalReader,
   header: FoundHeader,
   name: string,
 ): Promise<LoadedJournal> {
@@ -206,7 +229,7 @@ async function load(
     found: {
       closedInOrder: foundIntents.closed,
       suspect,
-      dirty: dirty.count() + partial.chunks.count,
+      dirty: dirty.count() + partial.absent.size,
     },
     // Whoever opens it says first that it is open.
     isNew: foundIntents.closed && foundIntents.generation === FIRST_GENERATION,
@@ -214,7 +237,7 @@ async function load(
 }
 
 async function loadIntents(
-  state: JournalStorage,
+  state: JournalReader,
   layout: JournalLayout,
   name: string,
 ): Promise<{ intents: Bitmap; found: FoundSlot }> {
@@ -228,23 +251,24 @@ async function loadIntents(
 
 /** Reads the list of partial chunks; `local` are the chunks that are recorded so. */
 async function loadPartial(
-  state: JournalStorage,
+  state: JournalReader,
   header: FoundHeader,
   local: Bitmap,
   name: string,
-): Promise<PartialJournal> {
+): Promise<LoadedPartial> {
   const at = layoutOf(header).partialAt;
   const found = header.hasPartial
     ? findPartial(await read(state, { offset: at, length: 2 * PARTIAL_SLOT, name }), name)
     : { list: new Uint8Array(0), slot: 0, generation: FIRST_GENERATION, otherTorn: false };
-  return new PartialJournal(state, {
+  const named = decodePartial(found.list, header, name);
+  return {
     at,
     chunkSize: header.chunkSize,
     slot: { slot: found.slot, generation: found.generation },
     otherTorn: found.otherTorn,
-    named: decodePartial(found.list, header, name),
-    isRecordedLocal: (chunk) => local.has(chunk),
-  });
+    named,
+    absent: new Set([...named.keys()].filter((chunk) => !local.has(chunk))),
+  };
 }
 
 function durableSlot({ slot, generation }: FoundSlot): DurableSlot {
@@ -325,7 +349,7 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 async function read(
-  state: JournalStorage,
+  state: JournalReader,
   range: { offset: number; length: number; name: string },
 ): Promise<Uint8Array> {
   const { offset, length, name } = range;

@@ -50,8 +50,8 @@ export interface LoadedPartial {
   readonly otherTorn: boolean;
   /** What the list names. */
   readonly named: PartialRanges;
-  /** Whether a chunk is recorded local. */
-  readonly isRecordedLocal: (chunk: number) => boolean;
+  /** Those chunks of it that are recorded absent: of the others it is out of date. */
+  readonly absent: ReadonlySet<number>;
 }
 
 /** What is known of chunks when a list is taken. */
@@ -102,7 +102,7 @@ export class PartialJournal {
     this.#named = loaded.named;
     this.#list = encodePartial(loaded.named, loaded.chunkSize)!;
     for (const [chunk, ranges] of loaded.named) {
-      if (loaded.isRecordedLocal(chunk)) continue;
+      if (!loaded.absent.has(chunk)) continue;
       for (const { offset, length } of ranges) this.chunks.add(chunk, offset, offset + length);
     }
   }

@@ -1,6 +1,6 @@
 /**
  * A program for tests that has the record of a region, as a seeder or a leecher without a device. It
- * prints a line of JSON once it has it, and goes on until it is killed.
+ * prints a line of JSON once it has it, and one once it has copied it, and goes on until it is killed.
  *
  *     deno run -A handover_holder.ts seed BACKEND
  *     deno run -A handover_holder.ts leech SOURCE CACHE
@@ -25,8 +25,11 @@ async function seed(backend: string): Promise<void> {
 
 async function leech(source: string, cache: string): Promise<void> {
   const leech = crypto.getRandomValues(new Uint8Array(16));
-  await BackendHost.startLeeched(source, cache, { leech, peer: source, chunkSize: 65536 });
+  const options = { leech, peer: source, chunkSize: 65536 };
+  const host = await BackendHost.startLeeched(source, cache, options);
   console.log(JSON.stringify({ event: "ready" }));
+  await host.copied();
+  console.log(JSON.stringify({ event: "copied" }));
 }
 
 const [mode, first, second] = Deno.args as [string, string, string];

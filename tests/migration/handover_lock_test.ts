@@ -3,16 +3,14 @@
  * one is refused and changes nothing, and goes on where the first was killed.
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { TextLineStream } from "@std/streams";
 import { openLibc } from "../../ffi/libc.ts";
 import { HandoverFile, readHandover } from "../../lib/backend/handover_file.ts";
 import { holderOf } from "../../lib/backend/handover_lock.ts";
 import { openLocal } from "../../lib/backend/open_local.ts";
 import { telemap, TelemapProcess } from "../telemap_process.ts";
+import { HandoverHolder } from "./handover_holder_process.ts";
 
 openLibc();
-
-const PROGRAM = new URL("./handover_holder.ts", import.meta.url).pathname;
 
 async function withDirectory(run: (path: string) => Promise<void> | void): Promise<void> {
   const path = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "telemap-test-" }));
@@ -20,53 +18,6 @@ async function withDirectory(run: (path: string) => Promise<void> | void): Promi
     await run(path);
   } finally {
     Deno.removeSync(path, { recursive: true });
-  }
-}
-
-/** A process that has a record until it is killed. */
-class Holder implements AsyncDisposable {
-  readonly #child: Deno.ChildProcess;
-  readonly #errors: Promise<string>;
-  readonly url: string;
-
-  /** Answers once it has the record; throws what it says where it ends before. */
-  static async start(...args: string[]): Promise<Holder> {
-    const child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "--no-check", "--allow-all", PROGRAM, ...args],
-      ...{ stdin: "null", stdout: "piped", stderr: "piped" },
-    }).spawn();
-    const errors = new Response(child.stderr).text();
-    const lines = child.stdout.pipeThrough(new TextDecoderStream())
-      .pipeThrough(new TextLineStream()).getReader();
-    const { value } = await lines.read();
-    const rest = (async () => {
-      while (!(await lines.read()).done);
-    })();
-    if (value === undefined) {
-      await Promise.all([rest, child.status]);
-      throw new Error(`It ended: ${await errors}`);
-    }
-    const { url = "" } = JSON.parse(value) as { url?: string };
-    return new Holder(child, Promise.all([errors, rest]).then(([said]) => said), url);
-  }
-
-  private constructor(child: Deno.ChildProcess, errors: Promise<string>, url: string) {
-    this.#child = child;
-    this.#errors = errors;
-    this.url = url;
-  }
-
-  get pid(): number {
-    return this.#child.pid;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      this.#child.kill("SIGKILL");
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-    }
-    await Promise.all([this.#child.status, this.#errors]);
   }
 }
 
@@ -101,32 +52,32 @@ for (const scheme of ["file", "dir"]) {
       const region = `${scheme}:${path}/region`;
       await openLocal(`${region}?size=1MiB`)!.close();
       {
-        await using first = await Holder.start("seed", region);
+        await using first = await HandoverHolder.start("seed", region);
         const before = contentOf(path);
         const listen = ["--listen", "telemap://127.0.0.1:0"];
         await expectRefusal(["seed", region, ...listen], first.pid);
         assertEquals(contentOf(path), before);
       }
-      await using _second = await Holder.start("seed", region);
+      await using _second = await HandoverHolder.start("seed", region);
     }));
 
   Deno.test(`${scheme}: one process leeches to a cache, and the next one once that is killed`, () =>
     withDirectory(async (path) => {
       await openLocal(`file:${path}/source?size=1MiB`)!.close();
-      await using source = await Holder.start("seed", `file:${path}/source`);
+      await using source = await HandoverHolder.start("seed", `file:${path}/source`);
       Deno.mkdirSync(`${path}/there`);
       const cache = `${scheme}:${path}/there/copy`;
       const record = `${path}/there/copy${scheme === "dir" ? "/telemap" : ""}.handover`;
       let leech: string;
       {
-        await using first = await Holder.start("leech", source.url, cache);
+        await using first = await HandoverHolder.start("leech", source.url, cache);
         leech = readHandover(record).leech;
         // It is still copying and writing: what it says of who owns the region is what must stay.
         const before = Deno.readFileSync(record);
         await expectRefusal(["leech", source.url, "--cache", cache], first.pid);
         assertEquals(Deno.readFileSync(record), before);
       }
-      await using _second = await Holder.start("leech", source.url, cache);
+      await using _second = await HandoverHolder.start("leech", source.url, cache);
       const { state, leech: found } = readHandover(record);
       assertEquals([state, found], ["receiving", leech]);
     }));
