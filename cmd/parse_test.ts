@@ -87,3 +87,20 @@ Deno.test("each wrong use is refused in a line that names what is wrong", () => 
   );
   assertEquals(refusal("a", "--listen=x", "--chunk=many").startsWith("Cannot read"), true);
 });
+
+Deno.test("a last operand that may be many takes all that follow", () => {
+  const command = defineCommand({
+    ...{ name: "tell", summary: "", description: "", options: {}, examples: [], run() {} },
+    operands: [
+      { name: "ACTION", help: "", value: ["one", "all"] },
+      { name: "BACKEND", help: "", value: "url", many: true },
+    ],
+  });
+  const operandsOf = (...args: string[]) => {
+    const input = parseCommandLine(command, args);
+    return input === HELP_REQUEST ? input : input.operands;
+  };
+  assertEquals(operandsOf("all", "a", "b", "c"), ["all", "a", "b", "c"]);
+  assertThrows(() => operandsOf("all"), UsageError, "BACKEND is missing");
+  assertThrows(() => operandsOf("all", "a", ""), UsageError, "BACKEND needs a value");
+});
