@@ -41,17 +41,20 @@ export function oneCore(core: number): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Moves this thread to the core on which another thread of this process ran last; it may leave it
- * again. Answers whether it was elsewhere. Throws where that thread is gone, or this one may not run
- * there.
+ * Moves this thread to the core on which another thread of this process ran last, if that is one of
+ * `allowed`; with `stay` it may run nowhere else from then on, otherwise on all of those. Answers
+ * whether it was elsewhere. Throws where that thread is gone.
  */
-export function moveToCoreOf(thread: number): boolean {
+export function moveToCoreOf(
+  thread: number,
+  allowed: Uint8Array<ArrayBuffer>,
+  { stay = false } = {},
+): boolean {
   const stat = readKernelText(`/proc/self/task/${thread}/stat`);
   const core = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[PROCESSOR_FIELD]);
-  if (core === symbols().sched_getcpu()) return false;
-  const allowed = allowedCores();
   if ((allowed[core >> 3]! & 1 << (core & 7)) === 0) return false;
-  allowCores(oneCore(core));
-  allowCores(allowed);
-  return true;
+  const wasElsewhere = core !== symbols().sched_getcpu();
+  if (wasElsewhere || stay) allowCores(oneCore(core));
+  if (wasElsewhere && !stay) allowCores(allowed);
+  return wasElsewhere;
 }

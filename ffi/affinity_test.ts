@@ -24,14 +24,16 @@ Deno.test({
     worker.postMessage(second);
     const other = await pinned.promise;
     try {
-      assertEquals(moveToCoreOf(threadId()), false, "it is where it is");
+      assertEquals(moveToCoreOf(threadId(), allowed), false, "it is where it is");
       allowCores(oneCore(first));
-      assertEquals(moveToCoreOf(other), false, "it may not run there");
+      assertEquals(moveToCoreOf(other, oneCore(first)), false, "it may not run there");
+      assertEquals(moveToCoreOf(other, allowed, { stay: true }), true);
+      assertEquals(allowedCores(), oneCore(second), "it stays there");
       // It is on the first core still, unless something else has just begun to run there.
       const goes = () => {
         allowCores(oneCore(first));
         allowCores(allowed);
-        return moveToCoreOf(other);
+        return moveToCoreOf(other, allowed);
       };
       assert(Array.from({ length: 20 }, goes).includes(true), "it did not move");
       assertEquals(allowedCores(), allowed);
@@ -43,5 +45,5 @@ Deno.test({
 });
 
 Deno.test("a thread that is gone is told", () => {
-  assertThrows(() => moveToCoreOf(2 ** 30));
+  assertThrows(() => moveToCoreOf(2 ** 30, allowed));
 });

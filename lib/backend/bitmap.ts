@@ -48,14 +48,16 @@ export class Bitmap {
   /** Makes all of `[from, to)` members. */
   addRange(from: number, to: number): void {
     for (let at = from; at < to; at = nextWord(at)) {
-      Atomics.or(this.#words, at >>> 5, maskFrom(at, to));
+      const mask = maskFrom(at, to);
+      if ((this.#words[at >>> 5]! & mask) !== mask) Atomics.or(this.#words, at >>> 5, mask);
     }
   }
 
   /** Makes none of `[from, to)` members. */
   deleteRange(from: number, to: number): void {
     for (let at = from; at < to; at = nextWord(at)) {
-      Atomics.and(this.#words, at >>> 5, ~maskFrom(at, to));
+      const mask = maskFrom(at, to);
+      if ((this.#words[at >>> 5]! & mask) !== 0) Atomics.and(this.#words, at >>> 5, ~mask);
     }
   }
 

@@ -61,7 +61,7 @@ const GATHER_MS = 0.02;
 /** A thread on this core that takes turns with this one is back within less. */
 const LONG_TURN_MS = 0.025;
 /** So many long ones in a row are no chance. */
-const LONG_TURNS = 16;
+const LONG_TURNS = 4;
 /** Rounds of the loop without a look at the isolate's event loop. */
 const ROUNDS_BEFORE_YIELD = 4096;
 

@@ -7,6 +7,8 @@
 
 /** Sequences that are followed at a time. */
 const STREAMS = 8;
+/** Of each: where it is, side by side as all of it is looked at with every fault. */
+const START = 0, END = 1, SIZE = 2, USED = 3, STRIDE = 4;
 
 /** The window of each fault of one region, in pages. Pure but for what it remembers. */
 export class FaultWindow {
@@ -19,10 +21,7 @@ export class FaultWindow {
   readonly #most: number;
   /** Window of a fault that continues nothing. */
   #scattered: number;
-  readonly #starts = new Float64Array(STREAMS).fill(-1);
-  readonly #ends = new Float64Array(STREAMS).fill(-1);
-  readonly #sizes = new Float64Array(STREAMS);
-  readonly #used = new Float64Array(STREAMS);
+  readonly #streams = new Float64Array(STREAMS * STRIDE);
   #clock = 0;
 
   /**
@@ -35,6 +34,9 @@ export class FaultWindow {
     this.#base = Math.max(base, 1);
     this.#most = Math.max(most, this.#base);
     this.#scattered = this.#base;
+    for (let at = 0; at < this.#streams.length; at += STRIDE) {
+      this.#streams[at + START] = this.#streams[at + END] = -1;
+    }
   }
 
   /** Sets {@linkcode from} and {@linkcode to} for a fault: a run around, or from, that page. */
@@ -44,20 +46,21 @@ export class FaultWindow {
     else this.#follow(stream, page);
   }
 
-  /** The sequence that goes on with a page, or -1. A few pages may have been passed over. */
+  /** Where the sequence lies that goes on with a page, or -1. A few pages may have been passed over. */
   #find(page: number): number {
-    for (let stream = 0; stream < STREAMS; stream++) {
-      const start = this.#starts[stream]!, end = this.#ends[stream]!;
-      const reach = Math.min(this.#sizes[stream]!, this.#base);
-      if (page >= end && page < end + reach) return stream;
-      if (page < start && page >= start - reach) return stream;
+    const streams = this.#streams;
+    for (let at = 0; at < streams.length; at += STRIDE) {
+      const start = streams[at + START]!, end = streams[at + END]!;
+      const reach = Math.min(streams[at + SIZE]!, this.#base);
+      if (page >= end && page < end + reach) return at;
+      if (page < start && page >= start - reach) return at;
     }
     return -1;
   }
 
   #follow(stream: number, page: number): void {
-    const size = Math.min(this.#sizes[stream]! * 2, this.#most);
-    const backwards = page < this.#starts[stream]!;
+    const size = Math.min(this.#streams[stream + SIZE]! * 2, this.#most);
+    const backwards = page < this.#streams[stream + START]!;
     this.#scattered = Math.min(this.#scattered * 2, this.#base);
     this.#set(backwards ? page + 1 - size : page, size);
     this.#remember(stream, size);
@@ -67,9 +70,10 @@ export class FaultWindow {
     const size = this.#scattered;
     this.#scattered = Math.max(Math.floor(size / 2), 1);
     this.#set(page - page % size, size);
+    const streams = this.#streams;
     let oldest = 0;
-    for (let stream = 1; stream < STREAMS; stream++) {
-      if (this.#used[stream]! < this.#used[oldest]!) oldest = stream;
+    for (let at = STRIDE; at < streams.length; at += STRIDE) {
+      if (streams[at + USED]! < streams[oldest + USED]!) oldest = at;
     }
     this.#remember(oldest, size);
   }
@@ -80,9 +84,10 @@ export class FaultWindow {
   }
 
   #remember(stream: number, size: number): void {
-    this.#starts[stream] = this.from;
-    this.#ends[stream] = this.to;
-    this.#sizes[stream] = size;
-    this.#used[stream] = ++this.#clock;
+    const streams = this.#streams;
+    streams[stream + START] = this.from;
+    streams[stream + END] = this.to;
+    streams[stream + SIZE] = size;
+    streams[stream + USED] = ++this.#clock;
   }
 }

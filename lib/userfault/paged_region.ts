@@ -52,6 +52,11 @@ export class PagedRegion implements MemoryRegion {
     return this.address + page * this.pageSize;
   }
 
+  /** Whether nobody has to pull a page. */
+  isTaken(page: number): boolean {
+    return this.#taken.has(page);
+  }
+
   /** Whether a page is in place. */
   isPresent(page: number): boolean {
     return this.#present.has(page);

@@ -61,7 +61,7 @@ const MOST_FROM_AFAR = 8 << 20;
 const AHEAD_PIECE = 1 << 20;
 const MESSAGES_A_READ = 64;
 /** Reads of messages before others in the reactor have their turn. */
-const READS_A_TURN = 8;
+const READS_A_TURN = 64;
 /** How long a page waits that a change of the mapping held up, where no event tells its end. */
 const CHANGING_MS = 1;
 /** How long a thread waits for a backend before it gets SIGBUS, where that was asked for. */
@@ -106,10 +106,10 @@ export class UserfaultServer {
     options: UserfaultServerOptions,
   ) {
     this.#reactor = reactor;
-    this.#follower = new CoreFollower(reactor);
     this.#backend = backend;
     this.#options = options;
     this.#atOnce = backend.writesAtOnce === true;
+    this.#follower = new CoreFollower(reactor, { stay: this.#atOnce });
     const most = this.#atOnce ? MOST_AT_ONCE : MOST_FROM_AFAR;
     const { faultAround = FAULT_AROUND } = options;
     this.#regions = checkedLayout(options.regions, backend.size).map((region) => {
@@ -146,6 +146,7 @@ export class UserfaultServer {
   }
 
   #prefetch(): Prefetcher {
+    this.#follower.leave();
     return this.#prefetcher ??= new Prefetcher(this.#reactor, this.#regions, {
       atOnce: this.#atOnce,
       pull: (region, from, to, done) => this.#pullAhead(region, from, to, done),
@@ -226,15 +227,15 @@ export class UserfaultServer {
     if (region === undefined) return;
     const page = region.pageOf(address);
     this.statistics.faults++;
-    if (region.isPresent(page)) {
+    if (!region.isTaken(page)) {
+      this.#pullAround(region, page);
+    } else if (region.isPresent(page)) {
       this.statistics.lateFaults++;
       this.#uffd.wake(region.addressOf(page), region.pageSize);
     } else if (region.isDropped(page)) {
       this.#finish(region, this.#installer.zero(region, page, page + 1));
     } else if (region.isAhead(page)) {
       this.#pull(region, page, page + 1, page);
-    } else if (!region.isUrgent(page)) {
-      this.#pullAround(region, page);
     }
     this.#prefetcher?.faulted(region, page);
   }
@@ -261,19 +262,24 @@ export class UserfaultServer {
 
   /** Pulls pages, of which a thread waits for `page`, until they are there or it is poisoned. */
   #pull(region: PagedRegion, from: number, to: number, page: number, attempt = 1): void {
-    region.beginUrgent(from, to);
-    const content = this.#begin(region, from, to, (error) => {
-      this.#lost(region, from, to, page, error, attempt);
-    });
-    if (content === undefined) return;
+    let content: PageContent | Promise<PageContent>;
+    try {
+      content = this.#read(region, from, to);
+    } catch (error) {
+      region.beginUrgent(from, to);
+      return this.#readFailed(error, (error) => {
+        this.#lost(region, from, to, page, error, attempt);
+      });
+    }
     if (content instanceof Promise) {
+      region.beginUrgent(from, to);
       return this.#pullLater(content, region, from, to, page, attempt);
     }
     this.#put(region, from, from, to, content);
     if (attempt > 1) this.#losses.recovered();
   }
 
-  // Apart from #pull, so that a fault that is resolved at once makes no closures but one.
+  // Apart from #pull, so that a fault that is resolved at once makes no closures.
   #pullLater(
     content: Promise<PageContent>,
     region: PagedRegion,
@@ -324,8 +330,12 @@ export class UserfaultServer {
       region.giveUpAhead(from, to);
       done?.(false);
     };
-    const content = this.#begin(region, from, to, fail);
-    if (content === undefined) return;
+    let content: PageContent | Promise<PageContent>;
+    try {
+      content = this.#read(region, from, to);
+    } catch (error) {
+      return this.#readFailed(error, fail);
+    }
     const well = () => done?.(true);
     if (content instanceof Promise) {
       return this.#finishLater(content, region, from, to, fail, well);
@@ -334,21 +344,15 @@ export class UserfaultServer {
     well();
   }
 
-  /** Begins to read pages; undefined where that has failed already, and `failed` was told. */
-  #begin(
-    region: PagedRegion,
-    from: number,
-    to: number,
-    failed: (error: unknown) => void,
-  ): PageContent | Promise<PageContent> | undefined {
+  /** Begins to read pages. Throws, or rejects with, what the backend does. */
+  #read(region: PagedRegion, from: number, to: number): PageContent | Promise<PageContent> {
     this.statistics.readBytes += (to - from) * region.pageSize;
-    try {
-      return this.#reader.read(region, from, to);
-    } catch (error) {
-      this.statistics.failedReads++;
-      if (!this.#closed) failed(error);
-      return undefined;
-    }
+    return this.#reader.read(region, from, to);
+  }
+
+  #readFailed(error: unknown, failed: (error: unknown) => void): void {
+    this.statistics.failedReads++;
+    if (!this.#closed) failed(error);
   }
 
   #finishLater(
@@ -364,10 +368,7 @@ export class UserfaultServer {
       if (this.#closed) this.#reader.release(content);
       else this.#put(region, from, from, to, content);
       done();
-    }, (error) => {
-      this.statistics.failedReads++;
-      if (!this.#closed) failed(error);
-    }).finally(() => this.#reactor.endAsync());
+    }, (error) => this.#readFailed(error, failed)).finally(() => this.#reactor.endAsync());
   }
 
   /** Puts pages `[from, to)` in place, of a content that begins with that of page `first`. */
