@@ -33,6 +33,11 @@ export function allowCores(mask: Uint8Array<ArrayBuffer>): void {
   checked(symbols().sched_setaffinity(0, BigInt(MASK_BYTES), mask), "sched_setaffinity");
 }
 
+/** The core on which this thread runs now. */
+export function currentCore(): number {
+  return symbols().sched_getcpu();
+}
+
 /** A set of one core. */
 export function oneCore(core: number): Uint8Array<ArrayBuffer> {
   const mask = new Uint8Array(MASK_BYTES);
@@ -43,7 +48,7 @@ export function oneCore(core: number): Uint8Array<ArrayBuffer> {
 /**
  * Moves this thread to the core on which another thread of this process ran last, if that is one of
  * `allowed`; with `stay` it may run nowhere else from then on, otherwise on all of those. Answers
- * whether it was elsewhere. Throws where that thread is gone.
+ * whether it is there. Throws where that thread is gone.
  */
 export function moveToCoreOf(
   thread: number,
@@ -53,8 +58,8 @@ export function moveToCoreOf(
   const stat = readKernelText(`/proc/self/task/${thread}/stat`);
   const core = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[PROCESSOR_FIELD]);
   if ((allowed[core >> 3]! & 1 << (core & 7)) === 0) return false;
-  const wasElsewhere = core !== symbols().sched_getcpu();
+  const wasElsewhere = core !== currentCore();
   if (wasElsewhere || stay) allowCores(oneCore(core));
   if (wasElsewhere && !stay) allowCores(allowed);
-  return wasElsewhere;
+  return true;
 }

@@ -12,10 +12,9 @@
  * sleeps and uses no CPU. Between polls it lets others have its core: whom an answer woke up is often
  * there, and would wait for the polling to end.
  *
- * A thread whose page was put in place is best left where it is: it shares this core as long as the
- * two take turns, and polling makes the scheduler part them, after which each wakes the other up on a
- * core that went to sleep. So whoever serves faults asks for none, unless they are parted for good:
- * that shows by sleeps that are too long for a thread on this core, one after the other.
+ * A thread on this core that goes on once it is answered would wait for the polling to end, so that
+ * the scheduler takes it to another core, where each of the two has to wake the other up again and
+ * again. So whoever answers such a thread asks for none.
  *
  * A peer that has not read what it was sent gains nothing by the next answer, but the more often it
  * is disturbed, the slower it is: each look of ours at a socket takes locks and cache lines from it.
@@ -58,10 +57,6 @@ const HELD_UP_MOST_MS = 10;
 const SHORT_SLEEP_MS = 0.2;
 /** How long requests of those gather that are behind: less than a peer needs for four answers. */
 const GATHER_MS = 0.02;
-/** A thread on this core that takes turns with this one is back within less. */
-const LONG_TURN_MS = 0.025;
-/** So many long ones in a row are no chance. */
-const LONG_TURNS = 4;
 /** Rounds of the loop without a look at the isolate's event loop. */
 const ROUNDS_BEFORE_YIELD = 4096;
 
@@ -86,7 +81,7 @@ export class Reactor implements Disposable {
   #polls = 0;
   #unhurried = 0;
   #takesTurns = false;
-  #longTurns = 0;
+  #slept = 0;
   #turns = 0;
   /** When the wait on another thread ends by itself, as `performance.now()` counts. */
   #asleepUntil = -Infinity;
@@ -152,17 +147,12 @@ export class Reactor implements Disposable {
   }
 
   /**
-   * Called by a handler: whom it answers goes on best on this core, once this thread waits. Answers
-   * whether the two seem to be on different cores.
+   * Called by a handler: whom it answers goes on on this core, as soon as this thread waits. Answers
+   * how long the wait was before, in ms: it takes its time to wake somebody up on another core.
    */
-  takesTurns(): boolean {
+  takesTurns(): number {
     this.#takesTurns = true;
-    return this.#longTurns >= LONG_TURNS;
-  }
-
-  /** Called by a handler: this thread is on the core of whom it answers again. */
-  rejoined(): void {
-    this.#longTurns = 0;
+    return this.#slept;
   }
 
   /**
@@ -207,7 +197,7 @@ export class Reactor implements Disposable {
 
   /** Waits until the moment `end` at most. */
   #waitHere(end: number): number {
-    const polls = this.#takesTurns && this.#longTurns < LONG_TURNS ? 0 : this.#polls;
+    const polls = this.#takesTurns ? 0 : this.#polls;
     for (let poll = 1; poll <= polls; poll++) {
       const count = this.#epoll.wait(0);
       if (count > 0) {
@@ -219,9 +209,8 @@ export class Reactor implements Disposable {
     this.#polls = 0;
     const asleep = performance.now();
     const count = this.#epoll.wait(this.#timeout(end));
-    const slept = performance.now() - asleep;
-    if (slept < SHORT_SLEEP_MS) this.#polls = POLLS_MAX;
-    this.#longTurns = slept > LONG_TURN_MS && slept < SHORT_SLEEP_MS ? this.#longTurns + 1 : 0;
+    this.#slept = performance.now() - asleep;
+    if (this.#slept < SHORT_SLEEP_MS) this.#polls = POLLS_MAX;
     return count;
   }
 

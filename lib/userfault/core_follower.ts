@@ -2,48 +2,67 @@
  * Keeps the thread that resolves faults on the core of the thread whose faults they are: the two take
  * turns, and on different cores each would wait for the other's to wake up.
  *
- * A thread that wakes up after a rest is put on a core that is free, away from the other one. So one
- * that does nothing but to resolve faults stays where it was moved to, until it has to follow again.
+ * The scheduler parts them whenever a core has nothing to do. So one that does nothing but to resolve
+ * faults is kept where the other one is. Where several threads fault there is no such core.
  *
  * @module
  */
 import { allowCores, allowedCores, moveToCoreOf } from "../../ffi/affinity.ts";
-import type { Reactor } from "../net/reactor.ts";
 
-/** Threads on several cores that wait in turn would have this one go from core to core. */
-const EVERY_MS = 5;
+/** Between looks at where the other one is, each of which takes as long as two faults. */
+const EVERY_MS = 2;
+/** The same where it seems to be elsewhere. */
+const SOON_MS = 1;
+/** A thread on this core that takes turns with this one is mostly back within less. */
+const LONG_TURN_MS = 0.025;
 
-/** See the module. */
+/** See the module. All is called on the thread that resolves faults. */
 export class CoreFollower {
-  readonly #reactor: Reactor;
   /** Where this thread may run. */
   readonly #allowed = allowedCores();
-  #stay: boolean;
-  #followedAt = -Infinity;
+  #mayStay: boolean;
+  #isKept = false;
+  /** The thread that faulted at the last look; 0 for none. */
+  #followed = 0;
+  #lookedAt = -Infinity;
 
-  /** Follows for the thread of that reactor, the present one; `stay`: it has no other work. */
-  constructor(reactor: Reactor, options: { stay: boolean }) {
-    this.#reactor = reactor;
-    this.#stay = options.stay;
+  /** `mayStay`: this thread has no other work. */
+  constructor({ mayStay }: { mayStay: boolean }) {
+    this.#mayStay = mayStay;
   }
 
-  /** Goes to the core of a thread that waits, unless that was just done; 0 is none that is known. */
-  follow(thread: number): void {
+  /**
+   * Looks from time to time where a thread is that faulted after a turn of so many ms; 0 is one that
+   * is not known.
+   */
+  follow(thread: number, turn: number): void {
     const now = performance.now();
-    if (thread === 0 || now - this.#followedAt < EVERY_MS) return;
-    this.#followedAt = now;
-    try {
-      moveToCoreOf(thread, this.#allowed, { stay: this.#stay });
-      // Where this one was there already, it is the other one itself that takes long.
-      this.#reactor.rejoined();
-    } catch {
-      // It is gone, or a thread of another process: polling has to do.
-    }
+    if (now - this.#lookedAt < (turn > LONG_TURN_MS ? SOON_MS : EVERY_MS)) return;
+    this.#lookedAt = now;
+    const isSame = thread === this.#followed;
+    this.#followed = thread;
+    if (isSame && thread !== 0) this.#goTo(thread);
+    else this.#letGo();
   }
 
   /** There is other work from now on, which may need a core of its own. */
   leave(): void {
-    if (this.#stay) allowCores(this.#allowed);
-    this.#stay = false;
+    this.#mayStay = false;
+    this.#letGo();
+  }
+
+  #goTo(thread: number): void {
+    try {
+      const isThere = moveToCoreOf(thread, this.#allowed, { stay: this.#mayStay });
+      if (isThere && this.#mayStay) this.#isKept = true;
+    } catch {
+      // It is gone, or a thread of another process.
+      this.#letGo();
+    }
+  }
+
+  #letGo(): void {
+    if (this.#isKept) allowCores(this.#allowed);
+    this.#isKept = false;
   }
 }

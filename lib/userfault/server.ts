@@ -109,7 +109,7 @@ export class UserfaultServer {
     this.#backend = backend;
     this.#options = options;
     this.#atOnce = backend.writesAtOnce === true;
-    this.#follower = new CoreFollower(reactor, { stay: this.#atOnce });
+    this.#follower = new CoreFollower({ mayStay: this.#atOnce });
     const most = this.#atOnce ? MOST_AT_ONCE : MOST_FROM_AFAR;
     const { faultAround = FAULT_AROUND } = options;
     this.#regions = checkedLayout(options.regions, backend.size).map((region) => {
@@ -186,16 +186,13 @@ export class UserfaultServer {
   }
 
   #ready(): void {
-    let isParted = this.#reactor.takesTurns();
+    const turn = this.#reactor.takesTurns();
     try {
       for (let reads = 0; reads < READS_A_TURN && !this.#closed; reads++) {
         const count = this.#messages.read(this.#uffd.fd);
-        if (isParted && count > 0) {
-          this.#follower.follow(this.#waitingThread());
-          isParted = false;
-        }
-        for (let index = 0; index < count && !this.#closed; index++) this.#take(index);
         if (count === 0) return;
+        if (reads === 0) this.#follower.follow(this.#waitingThread(), turn);
+        for (let index = 0; index < count && !this.#closed; index++) this.#take(index);
       }
     } catch (error) {
       this.#fail(error instanceof Error ? error : new Error(`${error}`));
