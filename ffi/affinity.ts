@@ -38,6 +38,13 @@ export function currentCore(): number {
   return symbols().sched_getcpu();
 }
 
+/** How many cores a set has. */
+export function countCores(mask: Uint8Array<ArrayBuffer>): number {
+  let count = 0;
+  for (const byte of mask) for (let bits = byte; bits !== 0; bits &= bits - 1) count++;
+  return count;
+}
+
 /** A set of one core. */
 export function oneCore(core: number): Uint8Array<ArrayBuffer> {
   const mask = new Uint8Array(MASK_BYTES);
@@ -48,18 +55,18 @@ export function oneCore(core: number): Uint8Array<ArrayBuffer> {
 /**
  * Moves this thread to the core on which another thread of this process ran last, if that is one of
  * `allowed`; with `stay` it may run nowhere else from then on, otherwise on all of those. Answers
- * whether it is there. Throws where that thread is gone.
+ * whether it was there, was moved, or stays away. Throws where that thread is gone.
  */
 export function moveToCoreOf(
   thread: number,
   allowed: Uint8Array<ArrayBuffer>,
   { stay = false } = {},
-): boolean {
+): "there" | "moved" | "away" {
   const stat = readKernelText(`/proc/self/task/${thread}/stat`);
   const core = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[PROCESSOR_FIELD]);
-  if ((allowed[core >> 3]! & 1 << (core & 7)) === 0) return false;
+  if ((allowed[core >> 3]! & 1 << (core & 7)) === 0) return "away";
   const wasElsewhere = core !== currentCore();
   if (wasElsewhere || stay) allowCores(oneCore(core));
   if (wasElsewhere && !stay) allowCores(allowed);
-  return true;
+  return wasElsewhere ? "moved" : "there";
 }

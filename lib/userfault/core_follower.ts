@@ -7,11 +7,13 @@
  *
  * @module
  */
-import { allowCores, allowedCores, moveToCoreOf } from "../../ffi/affinity.ts";
+import { allowCores, allowedCores, countCores, moveToCoreOf } from "../../ffi/affinity.ts";
 
-/** Between looks at where the other one is, each of which takes as long as two faults. */
-const EVERY_MS = 2;
-/** The same where it seems to be elsewhere. */
+/** Between looks at where the other one is, each of which takes as long as some faults. */
+const LEAST_MS = 2;
+/** The same where it was there several times. */
+const MOST_MS = 16;
+/** The same where it seems to be elsewhere now. */
 const SOON_MS = 1;
 /** A thread on this core that takes turns with this one is mostly back within less. */
 const LONG_TURN_MS = 0.025;
@@ -20,8 +22,10 @@ const LONG_TURN_MS = 0.025;
 export class CoreFollower {
   /** Where this thread may run. */
   readonly #allowed = allowedCores();
+  readonly #hasChoice = countCores(this.#allowed) > 1;
   #mayStay: boolean;
   #isKept = false;
+  #pause = LEAST_MS;
   /** The thread that faulted at the last look; 0 for none. */
   #followed = 0;
   #lookedAt = -Infinity;
@@ -36,8 +40,9 @@ export class CoreFollower {
    * is not known.
    */
   follow(thread: number, turn: number): void {
+    if (!this.#hasChoice) return;
     const now = performance.now();
-    if (now - this.#lookedAt < (turn > LONG_TURN_MS ? SOON_MS : EVERY_MS)) return;
+    if (now - this.#lookedAt < (turn > LONG_TURN_MS ? SOON_MS : this.#pause)) return;
     this.#lookedAt = now;
     const isSame = thread === this.#followed;
     this.#followed = thread;
@@ -53,8 +58,9 @@ export class CoreFollower {
 
   #goTo(thread: number): void {
     try {
-      const isThere = moveToCoreOf(thread, this.#allowed, { stay: this.#mayStay });
-      if (isThere && this.#mayStay) this.#isKept = true;
+      const found = moveToCoreOf(thread, this.#allowed, { stay: this.#mayStay });
+      if (found !== "away" && this.#mayStay) this.#isKept = true;
+      this.#pause = found === "there" ? Math.min(this.#pause * 2, MOST_MS) : LEAST_MS;
     } catch {
       // It is gone, or a thread of another process.
       this.#letGo();
