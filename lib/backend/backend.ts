@@ -96,6 +96,12 @@ export interface Backend extends AsyncDisposable {
    */
   readonly restsBetweenCalls?: boolean;
 
+  /**
+   * Small reads do not stand behind large ones that were asked for before, however many those are.
+   * Unless told: they may.
+   */
+  readonly readsUrgently?: boolean;
+
   /** Fills the whole buffer from `offset`, or throws. */
   readAt(buffer: Uint8Array, offset: number): Awaitable<void>;
   /** Takes all of the buffer at `offset`, or throws. The buffer is the caller's again afterwards. */

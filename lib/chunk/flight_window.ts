@@ -26,6 +26,8 @@ export interface FlightWindowOptions {
   requestBytes: number;
   /** So many requests, always; by measurement unless told. */
   workers?: number | undefined;
+  /** Whether who waits for a read does not stand behind these requests; he does unless told. */
+  besideUrgent?: boolean | undefined;
 }
 
 const MOST_BYTES = 192 << 20;
@@ -35,6 +37,8 @@ const MOST_REQUESTS = { OTHERS: 256, EXPECTED: 1024 } as const;
  * quarter of what a link of 1 GB/s carries, and keeps nobody waiting there for longer than 4 ms.
  */
 const FIRST = { BYTES: 4 << 20, EVERY_MS: 16, MOST_BYTES: 32 << 20 } as const;
+/** The same where nobody waits behind it: all that such a link carries in 100 ms. */
+const FIRST_BESIDE = { BYTES: 4 << 20, EVERY_MS: 3.8, MOST_BYTES: 104 << 20 } as const;
 /** The surplus in the beginning, and beyond what lately came in a round trip at least: ms of the rate. */
 const SURPLUS_MS = 2;
 /** The queue that is aimed at: so many ms, or this share of the latency where that is more. */
@@ -69,12 +73,13 @@ export class FlightWindow {
   #measuring = 0;
 
   /** Makes a window that knows nothing yet. */
-  constructor({ requestBytes, workers }: FlightWindowOptions) {
+  constructor({ requestBytes, workers, besideUrgent = false }: FlightWindowOptions) {
     this.#requestBytes = requestBytes;
     this.#workers = workers;
-    this.#limit = Math.max(FIRST.MOST_BYTES, requestBytes * 2);
-    const bytes = Math.max(FIRST.BYTES, requestBytes * 2);
-    this.#pace = new Pace({ rate: bytes / FIRST.EVERY_MS, most: bytes, least: bytes });
+    const first = besideUrgent ? FIRST_BESIDE : FIRST;
+    this.#limit = Math.max(first.MOST_BYTES, requestBytes * 2);
+    const bytes = Math.max(first.BYTES, requestBytes * 2);
+    this.#pace = new Pace({ rate: bytes / first.EVERY_MS, most: bytes, least: bytes });
   }
 
   /** Bytes that are worth having in flight. */
@@ -100,12 +105,16 @@ export class FlightWindow {
   delay(requests: number, bytes: number, now: number, expected = false): number {
     if (requests === 0) return 0;
     if (this.#workers !== undefined) return requests < this.#workers ? 0 : Infinity;
-    const limit = expected ? Math.max(this.#limit, FIRST.MOST_BYTES) : this.#limit;
+    const limit = expected ? this.#expectedLimit : this.#limit;
     const most = expected ? MOST_REQUESTS.EXPECTED : MOST_REQUESTS.OTHERS;
     const room = requests < most && bytes < limit;
     const delay = !room ? Infinity : expected ? 0 : this.#pace.delay(now);
     if (delay > 0) this.#held = true;
     return delay;
+  }
+
+  get #expectedLimit(): number {
+    return this.#latency === Infinity ? FIRST.MOST_BYTES : Math.max(this.#limit, FIRST.MOST_BYTES);
   }
 
   /** A request of so many bytes is begun. */

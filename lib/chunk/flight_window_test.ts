@@ -5,14 +5,17 @@ import { FlightWindow } from "./flight_window.ts";
 const MIB = 1 << 20;
 const GB_S = 1_000_000, GBIT_S = 125_000;
 
-function open(link: SimulatedLink): { window: FlightWindow; remote: SimulatedRemote } {
-  const window = new FlightWindow({ requestBytes: MIB });
+function open(
+  link: SimulatedLink,
+  besideUrgent = false,
+): { window: FlightWindow; remote: SimulatedRemote } {
+  const window = new FlightWindow({ requestBytes: MIB, besideUrgent });
   return { window, remote: new SimulatedRemote(window, link) };
 }
 
 /** Milliseconds that so many bytes take from the first request on. */
-function timeOf(link: SimulatedLink, bytes: number): number {
-  const { remote } = open(link);
+function timeOf(link: SimulatedLink, bytes: number, besideUrgent = false): number {
+  const { remote } = open(link, besideUrgent);
   remote.wanted = bytes;
   remote.run(Infinity);
   return remote.now;
@@ -55,19 +58,29 @@ for (const rtt of [5, 25, 50, 100]) {
   });
 }
 
-Deno.test("what is expected is requested at once, up to 32 MiB", () => {
-  const window = new FlightWindow({ requestBytes: MIB }), piece = 64 << 10;
-  const begin = (expected: boolean) => {
-    let requests = 0;
-    while (window.delay(requests, requests * piece, 0, expected) === 0) {
-      window.began(piece, 0);
-      requests++;
-    }
-    return requests;
-  };
-  assertEquals(begin(true), 32 * MIB / piece);
-  assertEquals(begin(false), 1, "all others wait for that");
-});
+for (const rtt of [5, 25, 50, 100]) {
+  Deno.test(`over ${rtt} ms the window is open at once where that holds nobody up`, () => {
+    const took = timeOf({ rate: GB_S, rtt }, 512 * MIB, true);
+    const least = 512 * MIB / GB_S;
+    assert(took < least + rtt + 15, `512 MiB took ${took} ms, and ${least} at the least`);
+  });
+}
+
+for (const besideUrgent of [false, true]) {
+  Deno.test(`what is expected is requested at once, up to 32 MiB (${besideUrgent})`, () => {
+    const window = new FlightWindow({ requestBytes: MIB, besideUrgent }), piece = 64 << 10;
+    const begin = (expected: boolean) => {
+      let requests = 0;
+      while (window.delay(requests, requests * piece, 0, expected) === 0) {
+        window.began(piece, 0);
+        requests++;
+      }
+      return requests;
+    };
+    assertEquals(begin(true), 32 * MIB / piece);
+    assertEquals(begin(false), 1, "all others wait for that");
+  });
+}
 
 Deno.test("who asks first waits for no large queue", () => {
   for (const rtt of [0, 1, 5, 10, 25, 50, 100]) {

@@ -99,7 +99,10 @@ export class Puller {
     this.#region = region;
     this.#fetcher = fetcher;
     this.#options = options;
-    this.#window = new FlightWindow({ requestBytes: region.requestBytes, workers });
+    this.#window = new FlightWindow({
+      ...{ requestBytes: region.requestBytes, workers },
+      besideUrgent: region.remote.readsUrgently,
+    });
     this.#order = new PullOrder(states, requestChunks, { expected, wanted });
     this.#rest = new HeldRest(expected, states.count);
     this.#done = this.#run();

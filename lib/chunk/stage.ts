@@ -21,6 +21,7 @@ export abstract class Stage implements Backend {
   readonly regionId?: Uint8Array;
   readonly traffic?: Readonly<Traffic>;
   readonly restsBetweenCalls?: boolean;
+  readonly readsUrgently?: boolean;
   readonly zero?: NonNullable<Backend["zero"]>;
   readonly discard?: NonNullable<Backend["discard"]>;
   readonly extents?: NonNullable<Backend["extents"]>;
@@ -34,11 +35,12 @@ export abstract class Stage implements Backend {
     this.blockSize = blockSize;
     this.durable = backend.durable;
     this.readOnly = backend.readOnly;
-    const { version, regionId, traffic, restsBetweenCalls } = backend;
+    const { version, regionId, traffic, restsBetweenCalls, readsUrgently } = backend;
     if (version !== undefined) this.version = version;
     if (regionId !== undefined) this.regionId = regionId;
     if (traffic !== undefined) this.traffic = traffic;
     if (restsBetweenCalls !== undefined) this.restsBetweenCalls = restsBetweenCalls;
+    if (readsUrgently !== undefined) this.readsUrgently = readsUrgently;
     if (backend.zero !== undefined) this.zero = this.zeroRange;
     if (backend.discard !== undefined) this.discard = this.discardRange;
     if (backend.extents !== undefined) this.extents = this.findExtents;

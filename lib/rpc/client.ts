@@ -116,6 +116,7 @@ export async function connectTelemap(
 /** See {@linkcode connectTelemap}. */
 export class RemoteBackend implements Backend {
   readonly traffic: Traffic = { sentBytes: 0, receivedBytes: 0 };
+  readonly readsUrgently = true;
   readonly #url: string;
   readonly #log: (line: string) => void;
   readonly #ledger = new FlushLedger();
