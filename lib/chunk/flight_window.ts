@@ -38,7 +38,7 @@ const MOST_REQUESTS = { OTHERS: 256, EXPECTED: 1024 } as const;
  */
 const FIRST = { BYTES: 4 << 20, EVERY_MS: 16, MOST_BYTES: 32 << 20 } as const;
 /** The same where nobody waits behind it: all that such a link carries in 100 ms. */
-const FIRST_BESIDE = { BYTES: 4 << 20, EVERY_MS: 3.8, MOST_BYTES: 104 << 20 } as const;
+const FIRST_BESIDE = { BYTES: 2 << 20, EVERY_MS: 2.1, MOST_BYTES: 104 << 20 } as const;
 /** The surplus in the beginning, and beyond what lately came in a round trip at least: ms of the rate. */
 const SURPLUS_MS = 2;
 /** The queue that is aimed at: so many ms, or this share of the latency where that is more. */
@@ -79,7 +79,8 @@ export class FlightWindow {
     const first = besideUrgent ? FIRST_BESIDE : FIRST;
     this.#limit = Math.max(first.MOST_BYTES, requestBytes * 2);
     const bytes = Math.max(first.BYTES, requestBytes * 2);
-    this.#pace = new Pace({ rate: bytes / first.EVERY_MS, most: bytes, least: bytes });
+    const least = besideUrgent ? 0 : bytes;
+    this.#pace = new Pace({ rate: bytes / first.EVERY_MS, most: bytes, least });
   }
 
   /** Bytes that are worth having in flight. */

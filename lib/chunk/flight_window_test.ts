@@ -62,7 +62,7 @@ for (const rtt of [5, 25, 50, 100]) {
   Deno.test(`over ${rtt} ms the window is open at once where that holds nobody up`, () => {
     const took = timeOf({ rate: GB_S, rtt }, 512 * MIB, true);
     const least = 512 * MIB / GB_S;
-    assert(took < least + rtt + 15, `512 MiB took ${took} ms, and ${least} at the least`);
+    assert(took < least + rtt + 5, `512 MiB took ${took} ms, and ${least} at the least`);
   });
 }
 
