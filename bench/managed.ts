@@ -25,6 +25,7 @@ import {
 } from "./round_trips.ts";
 import { readInOrder, readPage, type Transfer, writeInOrder } from "./sequential.ts";
 import { alternate, type Comparison, table } from "./statistics.ts";
+import { takeMemory } from "./take_memory.ts";
 
 const ROUND_TRIPS = [0, 1, 5, 10, 25, 50, 100];
 const RATE = "1GB/s";
@@ -32,8 +33,6 @@ const RATE = "1GB/s";
 const WARM_RTT = 25;
 const PIECE = 1 << 20;
 const PAGE = 4096;
-/** Takes of memory that go quickly in a row, and in all. */
-const QUICK_TAKES = 3, MOST_TAKES = 8;
 const REPORT = new URL("../report/", import.meta.url);
 
 const WARM: readonly Workload[] = [
@@ -109,39 +108,14 @@ async function measureRoundTrips(
   for (let round = 0; round < rounds; round++) {
     for (const { rtt, direct, managed } of trips) {
       const short = { size, limit: seconds * 1000 }, whole = { size, limit: Infinity };
-      takeMemory(site, size);
+      // A region is kept twice, in the cache and by the kernel.
+      takeMemory(2 * size);
       direct.push(await runOnMounts(() => mountPlain(site, rtt), short));
-      takeMemory(site, size);
+      takeMemory(2 * size);
       managed.push(await runOnMounts(() => mountCached(site, rtt), whole));
     }
   }
   return trips;
-}
-
-/**
- * Leaves free memory behind that this machine has: a virtual one gives what lies free for some seconds
- * back to its host, and whoever writes there first waits for the host to find it again. A region is
- * kept twice, in the cache and by the kernel. Which memory a write gets is by chance, so that it is
- * taken until that goes quickly several times in a row.
- */
-function takeMemory({ directory }: Site, size: number): void {
-  let shortest = Infinity, quick = 0;
-  for (let take = 0; take < MOST_TAKES && quick < QUICK_TAKES; take++) {
-    const took = takeOnce(`${directory}/memory`, 2 * size);
-    shortest = Math.min(shortest, took);
-    quick = took < 1.5 * shortest ? quick + 1 : 0;
-  }
-}
-
-function takeOnce(path: string, bytes: number): number {
-  const piece = new Uint8Array(PIECE), start = performance.now();
-  {
-    using file = Deno.openSync(path, { write: true, create: true });
-    for (let at = 0; at < bytes; at += PIECE) file.writeSync(piece);
-  }
-  const took = performance.now() - start;
-  Deno.removeSync(path);
-  return took;
 }
 
 async function runOnMounts(open: () => Promise<Mount>, transfer: Transfer): Promise<MountRun> {

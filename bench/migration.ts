@@ -8,6 +8,7 @@
 import { TextLineStream } from "@std/streams";
 import { Leecher, type MigrationMetrics } from "../mod.ts";
 import { median } from "./statistics.ts";
+import { takeMemory } from "./take_memory.ts";
 
 const SIZE = 1024 << 20;
 const RATES = [10, 100, 1000];
@@ -67,6 +68,7 @@ function describe(rate: number, rtt: number, runs: readonly Run[], stopped: numb
 async function move(rate: number, rtt: number): Promise<Run> {
   await using program = await Program.start(rate, rtt);
   const alone = Number(await program.ask("speed"));
+  takeMemory(2 * SIZE);
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },
   });
@@ -84,6 +86,7 @@ async function move(rate: number, rtt: number): Promise<Run> {
 /** Milliseconds for which the program stands still that is stopped first. */
 async function stopAndCopy(rtt: number): Promise<number> {
   await using program = await Program.start(0, rtt);
+  takeMemory(2 * SIZE);
   const start = performance.now();
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },
