@@ -46,6 +46,16 @@ export { Pattern } from "./lib/backend/pattern.ts";
 export { type ByteRange, RangeList } from "./lib/backend/range_list.ts";
 export { formatSize, parseSize } from "./lib/backend/size.ts";
 export type { ProfileCounts } from "./lib/chunk/access_recorder.ts";
+export {
+  type MigratedInstance,
+  migrateInstance,
+  type MigrateInstanceOptions,
+} from "./lib/instance/migrate_instance.ts";
+export {
+  SeededInstance,
+  seedInstance,
+  type SeedInstanceOptions,
+} from "./lib/instance/seed_instance.ts";
 export { alignBackend } from "./lib/chunk/align.ts";
 export { delayBackend, type DelayOptions } from "./lib/chunk/delay.ts";
 export { guardBackend, type GuardOptions } from "./lib/chunk/guard.ts";

@@ -192,6 +192,8 @@ export class LeecherCore {
     await record("owner", this.#epoch);
     await client.done({ epoch: this.#epoch });
     this.#state = "complete";
+    // Whoever was the source may go now.
+    await this.#options.remote.close();
   }
 
   /** Begins nothing more; the source forgets this leecher, unless it was given the region. */

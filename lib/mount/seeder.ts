@@ -19,6 +19,11 @@ export interface SeederHooks {
   onSuspend?: () => void | Promise<void>;
   /** The region was not given after all: the program goes on. */
   onResume?: () => void | Promise<void>;
+  /**
+   * What was written is about to be copied: a program that keeps some of the region elsewhere is to
+   * write it now.
+   */
+  onFlush?: () => void | Promise<void>;
   /** Told of every change of the stage. */
   onStage?: (state: SeederStage) => void;
 }
@@ -123,7 +128,10 @@ export class Seeder implements AsyncDisposable {
       await host.seed({
         suspend: async () => await hooks.onSuspend?.(),
         resume: async () => await hooks.onResume?.(),
-        flush: () => mount.writeBack(),
+        flush: async () => {
+          await hooks.onFlush?.();
+          await mount.writeBack();
+        },
       }, (now) => {
         enter(now);
         hooks.onStage?.(now);
