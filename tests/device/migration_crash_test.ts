@@ -5,12 +5,12 @@
  * `TELEMAP_MIGRATION_RUNS` sets how many runs, `TELEMAP_SEED` the seed of the first.
  */
 import { assert, assertRejects } from "@std/assert";
-import { TextLineStream } from "@std/streams";
 import { openLibc } from "../../ffi/libc.ts";
 import { FencedError, openBackend } from "../../mod.ts";
 import { requires, withReason } from "../requires.ts";
 import { temporaryDirectory } from "./command.ts";
 import { stepOf } from "./migration_pages.ts";
+import { Side } from "./migration_side.ts";
 import { makeRandom } from "./random.ts";
 
 openLibc();
@@ -20,72 +20,7 @@ const SIZE = 4 << 20;
 /** Ms within which somebody is killed. */
 const KILLED_WITHIN_MS = 500;
 const TRIES = 6;
-const PROGRAM = new URL("./migration_program.ts", import.meta.url).pathname;
 const needs = requires("root", "/dev/fuse", "/dev/userfaultfd");
-
-/** One of the two sides, as a process. */
-class Side implements AsyncDisposable {
-  readonly events: Record<string, unknown>[] = [];
-  /** Settles when it has ended. */
-  readonly over: Promise<void>;
-  readonly #child: Deno.ChildProcess;
-  readonly #waiting = new Map<string, PromiseWithResolvers<void>>();
-
-  constructor(...args: string[]) {
-    this.#child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "--no-check", "--allow-all", PROGRAM, ...args],
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
-    this.over = this.#read();
-  }
-
-  /** Answers whether an event of that name came before its end. */
-  async saw(name: string): Promise<boolean> {
-    if (!this.has(name)) {
-      const waiting = Promise.withResolvers<void>();
-      this.#waiting.set(name, waiting);
-      await Promise.race([waiting.promise, this.over]);
-    }
-    return this.has(name);
-  }
-
-  has(name: string): boolean {
-    return this.events.some(({ event }) => event === name);
-  }
-
-  /** The step of the last event that has one. */
-  get step(): number {
-    return Number(this.events.findLast(({ step }) => step !== undefined)?.["step"] ?? 0);
-  }
-
-  kill(): void {
-    try {
-      this.#child.kill("SIGKILL");
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-    }
-  }
-
-  async #read(): Promise<void> {
-    const errors = new Response(this.#child.stderr).text();
-    const lines = this.#child.stdout.pipeThrough(new TextDecoderStream())
-      .pipeThrough(new TextLineStream());
-    for await (const line of lines) {
-      const event = JSON.parse(line) as Record<string, unknown>;
-      this.events.push(event);
-      this.#waiting.get(`${event["event"]}`)?.resolve();
-    }
-    await this.#child.status;
-    const said = await errors;
-    if (said !== "") this.events.push({ event: "said", said });
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.kill();
-    await this.over;
-  }
-}
 
 async function run(seed: number): Promise<string> {
   // Neighbours are far apart then.
@@ -102,9 +37,9 @@ async function run(seed: number): Promise<string> {
       return `${device}, ${kills} killed, ${attempt - 1} attempts, step ${reached} or later`;
     }
     const strategy = random(2) === 0 ? "wait" : "force";
-    await using seeder = new Side("seed", `file:${region}?size=${SIZE}`, listen, device);
+    await using seeder = new Side(["seed", `file:${region}?size=${SIZE}`, listen, device]);
     assert(await seeder.saw("ready"), JSON.stringify(seeder.events));
-    await using leecher = new Side("leech", listen, `file:${copy}`, device, strategy);
+    await using leecher = new Side(["leech", listen, `file:${copy}`, device, strategy]);
     // The last attempt may end as it likes.
     const victim = attempt === TRIES ? undefined : [undefined, seeder, leecher][random(3)];
     const timer = setTimeout(() => victim?.kill(), random(KILLED_WITHIN_MS));

@@ -3,7 +3,7 @@
  * of the step that wrote it. It prints a line of JSON for each thing that happens.
  *
  *     deno run -A migration_program.ts seed BACKEND LISTEN DEVICE
- *     deno run -A migration_program.ts leech SOURCE CACHE DEVICE STRATEGY
+ *     deno run -A migration_program.ts leech SOURCE CACHE DEVICE STRATEGY [PULL_RATE]
  *
  * @module
  */
@@ -12,6 +12,8 @@ import { mendPages, PAGE, stepOf } from "./migration_pages.ts";
 
 /** Steps that are made where the region came to, before it is enough. */
 const STEPS_THERE = 50;
+/** Without one nobody may listen beyond his host. */
+const TOKEN = "of the test";
 /** Steps between turns of the event loop. */
 const STEPS_A_TURN = 10;
 
@@ -83,7 +85,7 @@ class Counter {
 async function seed(backend: string, listen: string, form: Form): Promise<void> {
   let counter: Counter | undefined;
   const seeder = await Seeder.open({
-    ...{ backend, listen, ...form, chunkSize: 16384 },
+    ...{ backend, listen, ...form, chunkSize: 16384, token: TOKEN },
     hooks: {
       onSuspend: async () => {
         await counter!.stop();
@@ -111,11 +113,17 @@ async function leech(
   local: string,
   form: Form,
   strategy: "wait" | "force",
+  pullRate: number | undefined,
 ): Promise<void> {
-  const leecher = await Leecher.open({ source, local, ...form });
+  const leecher = await Leecher.open({
+    ...{ source, local, ...form, token: TOKEN },
+    ...(pullRate !== undefined && { pullRate }),
+  });
   say("following");
   const maxTime = strategy === "force" ? 50 : 20_000;
-  const mount = await leecher.finalize({ strategy, maxTime, maxDowntime: 500, suspendMs: 500 });
+  // Where it is copied slowly, all of it is written anew meanwhile.
+  const maxDowntime = pullRate === undefined ? 500 : 3000;
+  const mount = await leecher.finalize({ strategy, maxTime, maxDowntime, suspendMs: 500 });
   say("owner", { ...await leecher.progress() });
   const counter = await Counter.start(mount, form);
   await counter.go(STEPS_THERE);
@@ -126,9 +134,12 @@ async function leech(
   say("complete", { step: counter.step });
 }
 
-const [mode, from, to, device, strategy] = Deno.args as [string, string, string, string, string];
+const [mode, from, to, device, strategy, rate] = Deno.args as [
+  ...[mode: string, from: string, to: string, device: string, strategy: string],
+  rate?: string,
+];
 const form: Form = device === "fuse"
   ? { as: "file", device: "fuse" }
   : { as: "slice", device: "userfault" };
 if (mode === "seed") await seed(from, to, form);
-else await leech(from, to, form, strategy as "wait" | "force");
+else await leech(from, to, form, strategy as "wait" | "force", rate ? Number(rate) : undefined);
