@@ -1,6 +1,7 @@
 /**
- * Regions that move while a program counts in them and either side is killed at random: in the end
- * every page holds what it should, one side alone may write, and the count went on.
+ * Regions that move while a program counts in them and either side is killed at random, gives up, or
+ * has its connections cut: in the end every page holds what it should, one side alone may write, and
+ * the count went on.
  *
  * `TELEMAP_MIGRATION_RUNS` sets how many runs, `TELEMAP_SEED` the seed of the first.
  */
@@ -10,6 +11,8 @@ import { FencedError, openBackend } from "../../mod.ts";
 import { requires, withReason } from "../requires.ts";
 import { temporaryDirectory } from "./command.ts";
 import { stepOf } from "./migration_pages.ts";
+import { freePort } from "../free_port.ts";
+import { HarmfulProxy } from "../rpc/harmful_proxy.ts";
 import { Side } from "./migration_side.ts";
 import { makeRandom } from "./random.ts";
 
@@ -17,9 +20,11 @@ openLibc();
 
 const RUNS = Number(Deno.env.get("TELEMAP_MIGRATION_RUNS") ?? 6);
 const SIZE = 4 << 20;
-/** Ms within which somebody is killed. */
-const KILLED_WITHIN_MS = 500;
+/** Ms within which something happens. */
+const HAPPENS_WITHIN_MS = 500;
 const TRIES = 6;
+/** What may happen to an attempt. */
+const FAULTS = ["none", "kill seeder", "kill leecher", "cancel", "cut"] as const;
 const needs = requires("root", "/dev/fuse", "/dev/userfaultfd");
 
 async function run(seed: number): Promise<string> {
@@ -27,36 +32,47 @@ async function run(seed: number): Promise<string> {
   const random = makeRandom(Math.imul(seed, 0x9e37_79b1) >>> 0);
   using directory = temporaryDirectory();
   const region = `${directory.path}/region`, copy = `${directory.path}/copy`;
-  const listen = `telemap+unix:///?socket=${directory.path}/socket`;
+  const listen = `telemap://127.0.0.1:${freePort()}`;
   const device = random(2) === 0 ? "fuse" : "userfault";
-  let reached = 0, kills = 0;
+  const happened: string[] = [];
+  let reached = 0, isCut = false;
+  await using proxy = HarmfulProxy.start(listen, () => isCut ? 0 : undefined);
   for (let attempt = 1; attempt <= TRIES; attempt++) {
     if (await isOwned(copy)) {
       // It had moved already when it was killed.
       await checkMoved(region, copy, reached);
-      return `${device}, ${kills} killed, ${attempt - 1} attempts, step ${reached} or later`;
+      return `${device}, ${happened.join(", ")}, step ${reached} or later`;
     }
     const strategy = random(2) === 0 ? "wait" : "force";
     await using seeder = new Side(["seed", `file:${region}?size=${SIZE}`, listen, device]);
     assert(await seeder.saw("ready"), JSON.stringify(seeder.events));
-    await using leecher = new Side(["leech", listen, `file:${copy}`, device, strategy]);
+    await using leecher = new Side(["leech", proxy.url, `file:${copy}`, device, strategy]);
     // The last attempt may end as it likes.
-    const victim = attempt === TRIES ? undefined : [undefined, seeder, leecher][random(3)];
-    const timer = setTimeout(() => victim?.kill(), random(KILLED_WITHIN_MS));
-    const ended = victim === undefined ? undefined : victim.over;
-    const complete = leecher.saw("complete");
-    await Promise.race([complete, ...(ended === undefined ? [] : [ended])]);
+    const fault = attempt === TRIES ? "none" : FAULTS[random(FAULTS.length)]!;
+    happened.push(fault);
+    const timer = setTimeout(() => {
+      if (fault === "kill seeder") seeder.kill();
+      if (fault === "kill leecher") leecher.kill();
+      if (fault === "cancel") leecher.kill("SIGTERM");
+      if (fault !== "cut") return;
+      isCut = true;
+      restoring = setTimeout(() => isCut = false, random(HAPPENS_WITHIN_MS));
+    }, random(HAPPENS_WITHIN_MS));
+    let restoring: ReturnType<typeof setTimeout> | undefined;
+    const mayGoOn = fault === "none" || fault === "cut";
+    await (mayGoOn ? leecher.over : Promise.race([leecher.over, seeder.over]));
     clearTimeout(timer);
+    clearTimeout(restoring);
+    isCut = false;
     reached = Math.max(reached, ...[seeder, leecher].map(syncedStep));
     if (leecher.has("complete")) {
       await seeder.over;
       await checkMoved(region, copy, reached);
-      return `${device}, ${kills} killed, ${attempt} attempts, step ${reached}`;
+      return `${device}, ${happened.join(", ")}, step ${reached}`;
     }
-    if (victim === undefined) throw new Error(JSON.stringify([seeder.events, leecher.events]));
-    kills++;
+    if (fault === "none") throw new Error(JSON.stringify([seeder.events, leecher.events]));
   }
-  throw new Error(`It did not move in ${TRIES} attempts`);
+  throw new Error(`It did not move in ${TRIES} attempts: ${happened.join(", ")}`);
 }
 
 /** Whether the region can be opened there to be written. */
@@ -85,7 +101,10 @@ async function checkMoved(region: string, copy: string, reached: number): Promis
 }
 
 Deno.test({
-  name: withReason(`a region moves ${RUNS} times while either side is killed at random`, needs),
+  name: withReason(
+    `a region moves ${RUNS} times while sides are killed, give up and are cut off`,
+    needs,
+  ),
   ignore: needs.ignore,
   async fn() {
     const first = Number(

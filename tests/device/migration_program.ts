@@ -120,6 +120,11 @@ async function leech(
     ...(pullRate !== undefined && { pullRate }),
   });
   say("following");
+  Deno.addSignalListener("SIGTERM", async () => {
+    await leecher.close();
+    say("cancelled");
+    Deno.exit();
+  });
   const maxTime = strategy === "force" ? 50 : 20_000;
   // Where it is copied slowly, all of it is written anew meanwhile.
   const maxDowntime = pullRate === undefined ? 500 : 3000;

@@ -49,10 +49,10 @@ export class Side implements AsyncDisposable {
     return Number(this.events.findLast(({ step }) => step !== undefined)?.["step"] ?? 0);
   }
 
-  /** Kills it, if it still runs. */
-  kill(): void {
+  /** Kills it, if it still runs; with SIGTERM a leecher gives up in order. */
+  kill(signal: Deno.Signal = "SIGKILL"): void {
     try {
-      this.#child.kill("SIGKILL");
+      this.#child.kill(signal);
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;
     }

@@ -6,13 +6,9 @@
 import { assertEquals } from "@std/assert";
 import { requires, withReason } from "../requires.ts";
 import { temporaryDirectory } from "./command.ts";
+import { freePort } from "../free_port.ts";
 
 const ROOT = new URL("../../", import.meta.url);
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
-}
 
 const needs = requires("root", "/dev/fuse", "/dev/userfaultfd");
 /** What each example prints. */
