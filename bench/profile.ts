@@ -8,6 +8,7 @@ import { formatSize, mountManaged } from "../mod.ts";
 import { serveFarAway } from "./examples/far_region.ts";
 import { lookUp, type Lookups, makeDatabase, rowsOf } from "./examples/lookups.ts";
 import { median, table } from "./statistics.ts";
+import { takeMemory } from "./take_memory.ts";
 
 const SIZE = 256 << 20;
 const LOOKUPS = 200;
@@ -33,8 +34,10 @@ export async function compareProfile(rounds: number): Promise<string[]> {
     const first: number[] = [], second: number[] = [];
     for (let round = 0; round < rounds; round++) {
       const profile = `${directory}/profile.${round}`;
-      first.push(await start(site, profile));
-      second.push(await start(site, profile));
+      for (const starts of [first, second]) {
+        takeMemory(2 * SIZE);
+        starts.push(await start(site, profile));
+      }
     }
     return [describe(first, second)];
   } finally {

@@ -77,6 +77,9 @@ export function checkDelayOptions(options: DelayOptions): void {
   check(isTime(silence) && isTime(period) && silence < period, what, "they must be apart");
 }
 
+/** Reads up to this size have a connection of their own where the backend reads urgently. */
+const URGENT_BYTES = 64 << 10;
+
 class DelayStage extends Stage {
   readonly #oneWay: number;
   readonly #jitter: number;
@@ -160,7 +163,9 @@ class DelayStage extends Stage {
       // As if the call had arrived in time.
       const over = arrival + performance.now() - begun;
       const jitter = this.#jitter * this.#jitters.at(index);
-      return this.#due.until(this.#back.carry(over, bytes) + this.#oneWay + jitter);
+      const isUrgent = this.readsUrgently === true && bytes <= URGENT_BYTES;
+      const left = isUrgent ? this.#back.carryUrgently(over, bytes) : this.#back.carry(over, bytes);
+      return this.#due.until(left + this.#oneWay + jitter);
     };
     let result: T;
     try {

@@ -91,6 +91,20 @@ Deno.test("what travels shares the rate of its way", async () => {
   assertAtLeast(await all(() => backend.readAt(new Uint8Array(100_000), 0)), 105 - 0.25);
 });
 
+for (const readsUrgently of [false, true]) {
+  Deno.test(`a small read ${readsUrgently ? "passes" : "stands behind"} large ones as at its backend`, async () => {
+    const inner = Object.assign(openMemory({ size: MIB }), { readsUrgently });
+    await using backend = delayBackend(inner, { rtt: 2, rate: 20e6 });
+    const order: string[] = [];
+    const read = async (name: string, length: number) => {
+      await backend.readAt(new Uint8Array(length), 0);
+      order.push(name);
+    };
+    await Promise.all([read("large", MIB), read("small", 4096)]);
+    assertEquals(order, readsUrgently ? ["small", "large"] : ["large", "small"]);
+  });
+}
+
 Deno.test("jitter adds to the round trip, and changes the order of answers", async () => {
   await using backend = delayBackend(openMemory({ size: 65536 }), { rtt: 2, jitter: 30, seed: 1 });
   const order: number[] = [];

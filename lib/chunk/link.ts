@@ -44,12 +44,17 @@ export class Cuts {
   }
 }
 
-/** See the module. What is sent goes one after the other, at the rate of the link. */
+/**
+ * See the module. What is sent goes one after the other, at the rate of the link; what is sent urgently,
+ * as by a connection of its own, has half of it as long as there is something else.
+ */
 export class Link {
   readonly #rate: number;
   readonly #cuts: Cuts | undefined;
   /** When the last thing that was sent has left. */
   #free = -Infinity;
+  /** The same of what was sent urgently. */
+  #urgentFree = -Infinity;
 
   /** A link of `rate` bytes a second, which may be infinite. */
   constructor(rate: number, cuts?: Cuts) {
@@ -62,6 +67,15 @@ export class Link {
     const start = Math.max(this.#free, now - CREDIT_MS);
     this.#free = this.#end(start, bytes / this.#rate * 1000);
     return this.#end(Math.max(this.#free, now), 0);
+  }
+
+  /** As {@linkcode carry}, urgently. */
+  carryUrgently(now: number, bytes: number): number {
+    const start = Math.max(this.#urgentFree, now), duration = bytes / this.#rate * 1000;
+    const isShared = this.#free > start;
+    this.#urgentFree = this.#end(start, isShared ? 2 * duration : duration);
+    this.#free = isShared ? this.#end(this.#free, duration) : this.#urgentFree;
+    return this.#urgentFree;
   }
 
   #end(start: number, duration: number): number {

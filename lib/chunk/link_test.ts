@@ -86,3 +86,15 @@ Deno.test("a link without limits is no obstacle", () => {
   const link = new Link(Infinity);
   for (const now of [1, 2, 2, 3]) assertEquals(link.carry(now, 2 ** 30), now);
 });
+
+Deno.test("what is urgent has half of a link that is busy, and all of one that is not", () => {
+  const link = new Link(1_000_000);
+  // Ahead by what late timers may cost.
+  const first = link.carry(0, 100_000);
+  assertEquals(first, 99.75);
+  assertEquals(link.carryUrgently(10, 5000), 20);
+  assertEquals(link.carryUrgently(10, 5000), 30, "one after the other");
+  assertEquals(link.carry(50, 100_000), first + 10 + 100, "all of it takes as long as before");
+  assertEquals(link.carryUrgently(500, 5000), 505);
+  assertEquals(link.carry(500, 1000), 506);
+});

@@ -13,7 +13,7 @@ import { startManagedMount, startServer } from "./served_region.ts";
 
 const OUTAGE_SECONDS = Number(Deno.env.get("TELEMAP_OUTAGE_SECONDS") ?? 20);
 const MIB = 1 << 20;
-const HALF = 64 * MIB;
+const HALF = 128 * MIB;
 const needs = requires("root", "/dev/fuse");
 
 Deno.test({
@@ -26,8 +26,8 @@ Deno.test({
     await shell(`head -c ${HALF} /dev/urandom > ${at}/new; cp ${region} ${at}/before`);
     const { process: server, url } = await startServer(`file:${region}`);
     await using _server = server;
-    // So slow that the copy takes some seconds.
-    const remote = `delay:${url}#rtt=5ms&rate=16MB/s`;
+    // So slow that most of it is not even asked for when the remote goes away.
+    const remote = `delay:${url}#rtt=5ms&rate=64MB/s`;
     const mount = await startManagedMount(remote, `file:${at}/cache`, "fuse");
     await using _mount = mount.process;
 
