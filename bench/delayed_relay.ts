@@ -11,8 +11,8 @@ console.log(listener.addr.port);
 for await (const near of listener) {
   const far = await Deno.connect({ hostname, port: Number(port) });
   for (const conn of [near, far]) conn.setNoDelay(true);
-  void relay(near, far);
-  void relay(far, near);
+  // One whose other end is gone has nothing more to do.
+  for (const [from, to] of [[near, far], [far, near]] as const) relay(from, to).catch(() => {});
 }
 
 /** Copies until one end closes, then closes both. */

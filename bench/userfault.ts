@@ -21,6 +21,7 @@ import {
 import { stayOnOneCore } from "./one_core.ts";
 import { freeAddress, telemapServe, untilServed } from "./processes.ts";
 import { alternate, type Comparison, type Contestant, median, table } from "./statistics.ts";
+import { takeMemory } from "./take_memory.ts";
 import { readFor } from "./wire.ts";
 
 const PAGE = 4096;
@@ -129,6 +130,7 @@ async function compareSequential(
   const contestants: Contestant[] = FAULT_AROUNDS.map((faultAround) => ({
     name: formatSize(faultAround),
     run: async () => {
+      takeMemory(REGION);
       await using mount = await mountMemory(backend, faultAround);
       return readThrough(mount.bytes);
     },
