@@ -102,6 +102,8 @@ export type LeecherState =
 
 /** Pieces of the last set that are asked for ahead. */
 const PIECES_MOST = 64;
+/** How long the source may take to hear that it is needed no more, in ms. */
+const DONE_MS = 10_000;
 /** Chunks that are compared at a time. */
 const COMPARED_AT_ONCE = 64;
 
@@ -190,7 +192,10 @@ export class LeecherCore {
     await this.#compareAll();
     await copy.keepAll();
     await record("owner", this.#epoch);
-    await client.done({ epoch: this.#epoch });
+    // A source whose answer was lost may have gone already; one that did not hear of it stays fenced.
+    await client.done({ epoch: this.#epoch }, { timeout: DONE_MS }).catch((error: Error) => {
+      console.warn(`Cannot tell the source that it is needed no more: ${error.message}`);
+    });
     this.#state = "complete";
     // Whoever was the source may go now.
     await this.#options.remote.close();
