@@ -105,6 +105,7 @@ export {
 export {
   type ChainOptions,
   type FinalizeRegionOptions,
+  type FollowOptions,
   Leecher,
   type LeecherOptions,
 } from "./lib/mount/leecher.ts";
@@ -112,7 +113,12 @@ export type { Mount, MountForm, MountOptions } from "./lib/mount/mount.ts";
 export { Seeder, type SeederHooks, type SeederOptions } from "./lib/mount/seeder.ts";
 export type { Strategy } from "./lib/migration/convergence.ts";
 export type { Compared } from "./lib/migration/leeched_region.ts";
-export type { LeecherState, MigrationMetrics } from "./lib/migration/leecher_core.ts";
+export type {
+  FaultLatency,
+  LeecherState,
+  MigrationMetrics,
+} from "./lib/migration/migration_metrics.ts";
+export type { Missing } from "./lib/migration/leecher_core.ts";
 export type { SeederStage } from "./lib/migration/seeder_core.ts";
 export {
   type PagedInMemory,

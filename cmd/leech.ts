@@ -4,9 +4,10 @@
  * @module
  */
 import { parseDuration } from "../lib/backend/duration.ts";
-import { formatSize, Leecher, type MigrationMetrics } from "../mod.ts";
+import { formatSize, Leecher, type MigrationMetrics, type Missing, type Mount } from "../mod.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { closeOnceFree } from "./close_mount.ts";
+import { Promotions, standBy } from "./standby.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken, TOKEN_OPTION } from "./token.ts";
 
@@ -18,9 +19,12 @@ export const leech: Command = defineCommand({
     "written meanwhile, until that is so little that the last of it fits in --max-downtime; then " +
     "the program there is suspended, and the region appears here. Where it is written faster than " +
     "it can be copied, --strategy says what happens after --max-time: wait and cancel give up, " +
-    "and all goes on there; force takes it over, and fetches what is missing on demand.\n" +
+    "and all goes on there; force takes it over, and fetches what is missing on demand; throttle " +
+    "slows what is written there by the device until it can be copied.\n" +
+    "With --follow it stays a warm standby, which keeps up with its source until telemap migrate " +
+    "promote has it take over.\n" +
     "It stays mounted until SIGINT or SIGTERM. With --json it prints one line for each event: " +
-    "progress, ready, complete and closed.",
+    "progress, lag, ready, complete and closed.",
   operands: [{ name: "URL", help: "address of the seeder", value: "url" }],
   options: {
     accept: { help: "listen at URL, and wait for the seeder to dial" },
@@ -57,8 +61,13 @@ export const leech: Command = defineCommand({
     },
     strategy: {
       help: "what happens then",
-      value: ["wait", "force", "cancel"],
+      value: ["wait", "force", "throttle", "cancel"],
       default: "wait",
+    },
+    follow: {
+      help: "stay a standby, with a round every TIME, until it is promoted",
+      value: "text",
+      label: "TIME",
     },
     "token-file": TOKEN_OPTION,
     json: JSON_OPTION,
@@ -79,6 +88,8 @@ export const leech: Command = defineCommand({
       suspendMs: parseDuration(options["max-suspend"]),
       strategy,
     };
+    const interval = options.follow === undefined ? undefined : parseDuration(options.follow);
+    using promotions = interval === undefined ? undefined : new Promotions();
     const leecher = await Leecher.open({
       source: options.accept ? { listen: source!, token, insecure: options.insecure } : source!,
       ...{ local: options.cache, device, as: "path" },
@@ -89,21 +100,40 @@ export const leech: Command = defineCommand({
       console.log(json ? JSON.stringify({ event, ...metrics }) : line);
     const stopped = stop.received.then(() => undefined);
     let lost: Error | undefined;
-    let mount: Awaited<ReturnType<Leecher["finalize"]>> | undefined;
+    let mount: Mount | undefined, missing: Missing | undefined;
+    /** Takes over; a standby whose source does not let go stays one. */
+    const takeOver = async () => {
+      if (promotions === undefined) return await leecher.finalize(goal);
+      for (;;) {
+        const { sourceIsDead } = await standBy(leecher, interval!, promotions, (metrics) => {
+          say("lag", metrics, lagOf(metrics));
+        });
+        try {
+          if (!sourceIsDead) return await leecher.finalize(goal);
+          const promoted = await leecher.promoteAsSourceIsDead();
+          missing = promoted.missing;
+          return promoted.mount;
+        } catch (error) {
+          console.error(`telemap: ${(error as Error).message}`);
+        }
+      }
+    };
     try {
       const copied = await Promise.race([leecher.copied().then(() => true), stopped]);
       if (copied !== undefined) {
         const metrics = await leecher.progress();
         say("progress", metrics, `Copied ${formatSize(metrics.size)}; following`);
-        mount = await Promise.race([leecher.finalize(goal), stopped]);
+        mount = await Promise.race([takeOver(), stopped]);
       }
       if (mount !== undefined) {
         const metrics = await leecher.progress();
         const { path, device, size } = mount;
         console.log(
           json
-            ? JSON.stringify({ ...metrics, event: "ready", device, path })
-            : `Took over ${formatSize(size)} at ${path} by ${device} ${summaryOf(metrics)}`,
+            ? JSON.stringify({ ...metrics, event: "ready", device, path, missing })
+            : `Took over ${formatSize(size)} at ${path} by ${device} ${
+              missing === undefined ? summaryOf(metrics) : missingOf(missing)
+            }`,
         );
         const completed = leecher.completed().then(async () => {
           const metrics = await leecher.progress();
@@ -120,6 +150,15 @@ export const leech: Command = defineCommand({
     if (json) console.log(JSON.stringify({ event: "closed" }));
   },
 });
+
+function lagOf({ lagMs, lagBytes, rounds }: MigrationMetrics): string {
+  return `Behind by ${(lagMs / 1000).toFixed(1)} s and ${lagBytes} bytes at least; round ${rounds}`;
+}
+
+function missingOf({ bytes, milliseconds }: Missing): string {
+  return `as its source is dead; ${bytes} bytes are known to be missing, and what was written in ` +
+    `the last ${(milliseconds / 1000).toFixed(1)} s before that may be`;
+}
 
 function summaryOf(metrics: MigrationMetrics): string {
   const { downtimeMs, rounds, receivedBytes, suspendMs, flushMs, lastSetMs, confirmMs } = metrics;

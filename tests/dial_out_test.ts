@@ -309,6 +309,7 @@ Deno.test("a region is handed over by a seeder that dials its leecher", async ()
   const program = (what: string) => () => Promise.resolve(void asked.push(what));
   await seeder.seed({
     ...{ suspend: program("suspend"), resume: program("resume"), flush: program("flush") },
+    throttle: program("throttle"),
   }, (stage) => {
     if (stage === "given") given.resolve();
     if (stage === "released") released.resolve();

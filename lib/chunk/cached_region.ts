@@ -64,6 +64,8 @@ export class CachedRegion {
   #unrecorded = false;
   /** Reads of absent chunks that somebody waits for: what works in the background gives way. */
   readonly urgent: UrgentReads = new UrgentReads();
+  /** Bytes of chunks that came from the remote, and were all zeroes. */
+  zeroBytes = 0;
   /** Set when nothing may be begun any more. */
   closed = false;
   readonly #onLocal: (from: number, to: number) => void;

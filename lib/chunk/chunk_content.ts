@@ -12,7 +12,8 @@ import { isZero } from "../backend/zeroes.ts";
 /**
  * Writes `content` at `offset`. Chunks of `chunkSize` bytes, counted from the beginning of the
  * buffer, that are all zeroes become holes; neighbours of a kind go in one call, and
- * all calls side by side. Writes go `aside` where the backend has a way for that.
+ * all calls side by side. Writes go `aside` where the backend has a way for that. Answers how many
+ * bytes of chunks were all zeroes.
  */
 export async function writeChunks(
   backend: Backend,
@@ -20,8 +21,9 @@ export async function writeChunks(
   offset: number,
   chunkSize: number,
   { aside = false } = {},
-): Promise<void> {
+): Promise<number> {
   const { length } = content;
+  let zeroBytes = 0;
   const write = (run: Uint8Array, at: number) =>
     aside && backend.writeAside !== undefined
       ? backend.writeAside(run, at)
@@ -34,6 +36,7 @@ export async function writeChunks(
       end += chunkSize;
     }
     const run = content.subarray(at, end);
+    if (zero) zeroBytes += run.length;
     try {
       const wait = zero ? writeZeroRun(backend, run, offset + at) : write(run, offset + at);
       if (wait !== undefined) waits.push(wait);
@@ -44,6 +47,7 @@ export async function writeChunks(
     at = end;
   }
   await settleAll(waits);
+  return zeroBytes;
 }
 
 /** Makes a hole, or writes the zeroes where the backend has no quick way to. */

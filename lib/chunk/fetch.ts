@@ -29,6 +29,8 @@ interface Flight extends Request {
 export interface FetchListener {
   /** Somebody waits for chunks `[from, to)`, of which some are absent and not on their way. */
   onFault?(from: number, to: number): void;
+  /** What somebody waited for since that moment of `performance.now()` is local, or failed. */
+  onFaulted?(startedAt: number): void;
   /** The remote answered a request that began at that moment of `performance.now()`. */
   onAnswer?(bytes: number, startedAt: number): void;
 }
@@ -53,6 +55,7 @@ export class ChunkFetcher {
   /** Makes all chunks of `[from, to)` local, at once, as somebody waits for them. */
   async fault(from: number, to: number): Promise<void> {
     const { urgent, states } = this.#region;
+    const startedAt = performance.now();
     urgent.begin();
     try {
       let absent = states.nextAbsent(from, to);
@@ -61,6 +64,7 @@ export class ChunkFetcher {
       await this.bring(from, to);
     } finally {
       urgent.end();
+      this.#tell((listener) => listener.onFaulted?.(startedAt));
     }
   }
 
@@ -200,7 +204,8 @@ export class ChunkFetcher {
           this.#region.offsetOf(at) - start,
           this.#region.offsetOf(end) - start,
         );
-        await writeChunks(local, run, this.#region.offsetOf(at), chunkSize, { aside });
+        const offset = this.#region.offsetOf(at);
+        this.#region.zeroBytes += await writeChunks(local, run, offset, chunkSize, { aside });
         for (let chunk = at; chunk < end; chunk++) states.arrived(chunk);
       }
       this.#region.becameLocal(at, end);

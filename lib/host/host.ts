@@ -9,7 +9,8 @@ import type { Backend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
 import { exposeBackend } from "./port.ts";
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
-import type { FinalizeOptions, MigrationMetrics } from "../migration/leecher_core.ts";
+import type { FinalizeOptions, Missing } from "../migration/leecher_core.ts";
+import type { MigrationMetrics } from "../migration/migration_metrics.ts";
 import type { SeederStage } from "../migration/seeder_core.ts";
 import type { HostLink } from "./host_link.ts";
 import type { LeechOptions, SeedOptions } from "./migrating_backend.ts";
@@ -302,12 +303,12 @@ export class BackendHost implements AsyncDisposable {
    * Answers where the handover is.
    */
   async seed(
-    program: Record<ProgramRequest, () => Promise<void>>,
+    program: Record<ProgramRequest, (rate?: number) => Promise<void>>,
     onStage: (stage: SeederStage) => void,
   ): Promise<SeederStage> {
     this.#link.onSeeder = onStage;
-    this.#link.onAsk = async (ask, what) => {
-      const error = await program[what]().then(() => undefined, packError);
+    this.#link.onAsk = async (ask, what, rate) => {
+      const error = await program[what](rate).then(() => undefined, packError);
       if (!this.#link.ended) await this.#link.call({ command: "did", ask, error });
     };
     return (await this.#link.call({ command: "seed" })).stage!;
@@ -326,6 +327,16 @@ export class BackendHost implements AsyncDisposable {
   /** Of a leeched backend: takes it over. */
   async finalize(options: FinalizeOptions): Promise<void> {
     await this.#link.call({ command: "finalize", options });
+  }
+
+  /** Of a leeched backend: goes on with a round every so many ms, until it is followed no more. */
+  async follow(interval: number): Promise<void> {
+    await this.#link.call({ command: "follow", interval });
+  }
+
+  /** Of a leeched backend: makes it the region without the word of its source. */
+  async promote(): Promise<Missing> {
+    return (await this.#link.call({ command: "promote" })).missing!;
   }
 
   /** Of a leeched backend that is taken over: answers when its source is needed no more. */

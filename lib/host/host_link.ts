@@ -25,7 +25,7 @@ export abstract class HostLink {
   /** Called with a line for people about a client that is dialled. */
   onOutward: (outward: number, line: string) => void = () => {};
   /** Called when a seeder wants the program to do something. */
-  onAsk: (ask: number, what: ProgramRequest) => void = () => {};
+  onAsk: (ask: number, what: ProgramRequest, rate?: number) => void = () => {};
   /** Called when the handover of a seeded region goes on. */
   onSeeder: (stage: SeederStage) => void = () => {};
   /** Called once when the link is over. */
@@ -75,7 +75,7 @@ export abstract class HostLink {
       case "outward":
         return this.onOutward(message.outward, message.line);
       case "ask":
-        return this.onAsk(message.ask, message.what);
+        return this.onAsk(message.ask, message.what, message.rate);
       case "seeder":
         return this.onSeeder(message.stage);
       case "detached": {

@@ -35,7 +35,7 @@ class HostProcess {
     this.#socket = socket;
     this.#link.onLocal = (from, to) => this.#say({ event: "local", from, to });
     this.#link.onOutward = (outward, line) => this.#say({ event: "outward", outward, line });
-    this.#link.onAsk = (ask, what) => this.#say({ event: "ask", ask, what });
+    this.#link.onAsk = (ask, what, rate) => this.#say({ event: "ask", ask, what, rate });
     this.#link.onSeeder = (stage) => this.#say({ event: "seeder", stage });
     this.#link.onClient = (fd, client) =>
       this.#say({ event: "client", fd: this.#names.get(fd)!, client });

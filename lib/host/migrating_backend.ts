@@ -11,12 +11,14 @@ import { HandoverFile, readHandover } from "../backend/handover_file.ts";
 import { type HandoverRecord, NOBODY, UNRECORDED } from "../backend/handover_record.ts";
 import { openJournal } from "../chunk/journal_file.ts";
 import { lockBackend, type LockedBackend } from "../chunk/lock.ts";
+import { SlowStage } from "../chunk/slow.ts";
 import { Stage } from "../chunk/stage.ts";
 import { trackBackend, type TrackedBackend } from "../chunk/track.ts";
 import { LeechedRegion } from "../migration/leeched_region.ts";
 import { LeecherCore } from "../migration/leecher_core.ts";
 import { SeederClient } from "../migration/seeder_client.ts";
 import { type SeededProgram, SeederCore } from "../migration/seeder_core.ts";
+import { targetAfterRestart } from "../migration/target_handover.ts";
 import { sourceAfterRestart } from "../migration/source_handover.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
 import { openHandoverTarget } from "./copy_target.ts";
@@ -49,6 +51,8 @@ const HOLD_MS = 2 ** 31 - 1;
 export class MigratingBackend extends Stage {
   /** What everybody goes through. */
   readonly lock: LockedBackend;
+  /** What slows writes. */
+  readonly slow: SlowStage;
   /** What notices writes. */
   readonly track: TrackedBackend;
   /** Bytes of a chunk. */
@@ -65,8 +69,10 @@ export class MigratingBackend extends Stage {
   constructor(backend: Backend, chunkSize: number, handover: HandoverFile | undefined) {
     const track = trackBackend(backend, { chunkSize });
     const lock = lockBackend(track, { holdTimeout: HOLD_MS });
-    super(lock);
+    const slow = new SlowStage(lock);
+    super(slow);
     this.lock = lock;
+    this.slow = slow;
     this.track = track;
     this.chunkSize = chunkSize;
     this.handover = handover;
@@ -80,7 +86,7 @@ export class MigratingBackend extends Stage {
   /** Lets others take the region over from now on, once. */
   seed(program: SeededProgram): SeederCore {
     if (this.seeder !== undefined) throw new UsageError("Cannot seed a region twice");
-    const { lock, track, chunkSize } = this;
+    const { lock, slow, track, chunkSize } = this;
     const state = sourceAfterRestart(
       this.handover?.record ?? {
         ...UNRECORDED,
@@ -88,7 +94,7 @@ export class MigratingBackend extends Stage {
       },
     );
     if (state === undefined) throw new UsageError("Cannot seed a region that is not here");
-    return this.seeder = new SeederCore({ lock, track, chunkSize, program, state });
+    return this.seeder = new SeederCore({ lock, slow, track, chunkSize, program, state });
   }
 
   /** Lets go of a copy that will not become the region: nobody sees what is in it. */
@@ -167,13 +173,18 @@ export async function openLeeched(
     const leech = found.leech === NOBODY ? options.leech : Uint8Array.fromHex(found.leech);
     const client = new SeederClient(remote, leech);
     const { state, epoch } = found;
-    const isTaken = state === "taken" ||
-      state === "confirming" && await isGivenTo(client, leech, epoch);
+    const start = targetAfterRestart({
+      ...found,
+      ...(state === "owner" && { state: "receiving" }),
+    })!;
     const tracked = await client.track({ chunkSize: options.chunkSize });
     const { size, chunkSize } = tracked;
     const peer = options.peer, id = leech.toHex();
+    // One that is in doubt stays so on disk, until the source tells.
     const receive = () => {
-      if (!isTaken) handover?.write({ state: "receiving", epoch, leech: id, peer });
+      if (start.state.at === "following") {
+        handover?.write({ state: "receiving", epoch, leech: id, peer });
+      }
     };
     // Where it lies beside the copy, nobody takes that for a region of its own at any moment.
     const isBeside = handover !== undefined;
@@ -185,7 +196,7 @@ export async function openLeeched(
       receive();
     }
     // Of what is not written down as taken, only the digests tell what of it is right.
-    const discard = state !== "taken";
+    const isTaken = state === "taken", discard = !isTaken;
     const journal = await openJournal({
       ...{ url: cacheUrl, cache: local, size, chunkSize, discard },
       remote: { id: remote.regionId },
@@ -193,14 +204,12 @@ export async function openLeeched(
     const isOld = journal.isNew !== true && discard;
     const copy = new LeechedRegion({ remote, local, chunkSize, journal });
     const backend = new MigratingBackend(copy, chunkSize, handover);
-    if (state !== "taken") await backend.lock.lock();
+    if (!isTaken) await backend.lock.lock();
     backend.leecher = new LeecherCore({
-      ...{ remote, client, copy, lock: backend.lock, isOld, tracked },
-      ...(isTaken && { taken: { epoch, recorded: state === "taken" } }),
+      ...{ remote, client, copy, lock: backend.lock, isOld, tracked, start },
       pull: { workers: options.pullWorkers, rateLimit: options.pullRate },
-      record: (state, epoch) => {
-        handover?.write({ state, epoch, leech: id, peer });
-        return Promise.resolve();
+      record: async (state, epoch, promoted) => {
+        await handover?.write({ state, epoch, leech: id, peer, promoted });
       },
     });
     return backend;
@@ -239,11 +248,4 @@ function checkUnchanged(handover: HandoverFile, found: HandoverRecord, cacheUrl:
 function isThere(path: string): boolean {
   const found = statSync(path, { throwIfNoEntry: false });
   return found !== undefined && !(found.isDirectory() && readdirSync(path).length === 0);
-}
-
-/** Whether the source has given the region to this leecher; throws where it cannot tell. */
-async function isGivenTo(client: SeederClient, leech: Uint8Array, epoch: number): Promise<boolean> {
-  const told = await client.outcome({ epoch });
-  return (told.state === "given" || told.state === "released") && told.epoch === epoch &&
-    told.leech.every((byte, index) => byte === leech[index]);
 }

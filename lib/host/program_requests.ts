@@ -53,6 +53,10 @@ export class ProgramRequests implements SeededProgram {
     return this.#ask("resume");
   }
 
+  throttle(rate: number): Promise<void> {
+    return this.#ask("throttle", rate === Infinity ? undefined : rate);
+  }
+
   record(state: "given" | "released", { leech, epoch }: Offer): void {
     this.#handover?.write({ state, epoch, leech, peer: "" });
   }
@@ -61,11 +65,11 @@ export class ProgramRequests implements SeededProgram {
     this.#send({ event: "seeder", stage });
   }
 
-  #ask(what: ProgramRequest): Promise<void> {
+  #ask(what: ProgramRequest, rate?: number): Promise<void> {
     const ask = this.#nextAsk++;
     const pending = Promise.withResolvers<void>();
     this.#pending.set(ask, pending);
-    this.#send({ event: "ask", ask, what });
+    this.#send({ event: "ask", ask, what, ...(rate !== undefined && { rate }) });
     return pending.promise;
   }
 }

@@ -7,7 +7,8 @@
  */
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { UserfaultServerOptions } from "../userfault/server.ts";
-import type { FinalizeOptions, MigrationMetrics } from "../migration/leecher_core.ts";
+import type { FinalizeOptions, Missing } from "../migration/leecher_core.ts";
+import type { MigrationMetrics } from "../migration/migration_metrics.ts";
 import type { SeederStage } from "../migration/seeder_core.ts";
 import type { CacheProgress, FillOptions } from "./managed_backend.ts";
 import type { MemoryStatistics } from "./memory_statistics.ts";
@@ -108,6 +109,10 @@ export type HostCommand =
   | { id: number; command: "finalize"; options: FinalizeOptions }
   /** Answers when a region was copied once; or, once it is taken over, when the source is let go. */
   | { id: number; command: "copied" | "completed" }
+  /** Goes on with a copy, one round every so many ms; answers when it is followed no more. */
+  | { id: number; command: "follow"; interval: number }
+  /** Makes a copy the region without the word of its source. */
+  | { id: number; command: "promote" }
   /** Lets go of a leeched region that will not be taken over. */
   | { id: number; command: "abandon" }
   | { id: number; command: "migration" }
@@ -127,10 +132,11 @@ export interface HostAnswer {
   progress?: CacheProgress;
   migration?: MigrationMetrics;
   stage?: SeederStage;
+  missing?: Missing;
 }
 
 /** What a seeder asks of the program whose region it has. */
-export type ProgramRequest = "suspend" | "resume" | "flush";
+export type ProgramRequest = "suspend" | "resume" | "flush" | "throttle";
 
 /** From the Worker. */
 export type HostMessage =
@@ -139,7 +145,13 @@ export type HostMessage =
   /** Bytes `[from, to)` of a managed backend came to its cache. */
   | { event: "local"; from: number; to: number }
   /** A seeder wants the program to do something, and waits for the command `did`. */
-  | { event: "ask"; ask: number; what: ProgramRequest }
+  | {
+    event: "ask";
+    ask: number;
+    what: ProgramRequest;
+    /** Of `throttle`: bytes a second; missing for no limit. */
+    rate?: number | undefined;
+  }
   /** Where the handover of a seeded region is. */
   | { event: "seeder"; stage: SeederStage }
   /** A line for people about a client that is dialled. */

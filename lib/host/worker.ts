@@ -165,6 +165,10 @@ class HostWorker {
         return await this.#while(this.#leecher.copied());
       case "completed":
         return await this.#while(this.#leecher.complete());
+      case "follow":
+        return await this.#while(this.#leecher.follow(command.interval));
+      case "promote":
+        return { missing: await this.#leecher.promote() };
       case "abandon":
         return this.#migrating.abandon();
       case "migration":

@@ -7,7 +7,7 @@
 import { IntegrityError, UsageError } from "../backend/errors.ts";
 import { openBackend } from "../host/open_backend.ts";
 import { type FinalizeRegionOptions, Leecher, type LeecherOptions } from "../mount/leecher.ts";
-import type { MigrationMetrics } from "../migration/leecher_core.ts";
+import type { MigrationMetrics } from "../migration/migration_metrics.ts";
 import { decodeHead, HEAD_BYTES, type InstanceHead } from "./instance_head.ts";
 import { checkGlobals, exportedMemory, writeGlobals } from "./instance_parts.ts";
 

@@ -10,6 +10,8 @@ export type Strategy =
   | "wait"
   /** Hand over now, and fetch what is missing on demand. */
   | "force"
+  /** Slow the program's writes down, ever more, until what is left is little. */
+  | "throttle"
   /** Give up at once. */
   | "cancel";
 
@@ -32,12 +34,14 @@ export interface Round {
 }
 
 /** What to do next. */
-export type Decision = "round" | "finalize" | "force" | "give up";
+export type Decision = "round" | "finalize" | "force" | "throttle" | "give up";
 
 /** Rounds without progress after which no more is expected. */
 const IDLE_ROUNDS = 3;
 /** A round that is not smaller than this share of the one before is no progress. */
 const PROGRESS = 0.8;
+/** Each time the program may write at this share of the rate before, down to so many bytes a second. */
+const SLOWER = 0.5, LEAST_RATE = 64 << 10;
 /** Round trips of a handover: half of one for the offer, one for the answer to its confirmation. */
 const ROUND_TRIPS = 1.5;
 /** A guess of what suspending and flushing take, in ms. */
@@ -48,6 +52,7 @@ export class Convergence {
   readonly #goal: DowntimeGoal;
   #last: Round | undefined;
   #idle = 0;
+  #throttled = Infinity;
 
   /** Nothing was copied yet. */
   constructor(goal: DowntimeGoal) {
@@ -83,6 +88,16 @@ export class Convergence {
     const isLate = elapsed >= maxTime;
     if (strategy === "wait") return isLate ? "give up" : "round";
     if (!isLate && this.#idle < IDLE_ROUNDS) return "round";
+    if (strategy === "throttle") return isLate ? "give up" : "throttle";
     return strategy === "force" ? "force" : "give up";
+  }
+
+  /** Bytes a second to which the program is to be slowed now. */
+  throttle(): number {
+    const { bytes, ms } = this.#last ?? { bytes: 0, ms: 1 };
+    const written = bytes / Math.max(ms, 1) * 1000;
+    this.#throttled = Math.max(Math.min(written, this.#throttled) * SLOWER, LEAST_RATE);
+    this.#idle = 0;
+    return Math.floor(this.#throttled);
   }
 }

@@ -124,11 +124,25 @@ export class LeechedRegion extends CacheStage {
     return this.#owning;
   }
 
-  /** Once everything is local: nothing of it depends on the source any more, also after a crash. */
-  async keepAll(): Promise<void> {
-    const { states } = this.region;
-    if (!states.complete) throw new UsageError("Cannot keep a region of which chunks are missing");
-    for (let chunk = 0; chunk < states.count; chunk++) states.written(chunk);
+  /** Has somebody told how many ms each access took that had to wait for the source. */
+  set onFaulted(told: (milliseconds: number) => void) {
+    this.fetcher.listeners.add({ onFaulted: (since) => told(performance.now() - since) });
+  }
+
+  /**
+   * Once everything is local: nothing of it depends on the source any more, also after a crash. With
+   * `asItIs` also where something is missing, which stays as it is here.
+   */
+  async keepAll({ asItIs = false } = {}): Promise<void> {
+    const { states, partial } = this.region;
+    if (!states.complete && !asItIs) {
+      throw new UsageError("Cannot keep a region of which chunks are missing");
+    }
+    for (let chunk = 0; chunk < states.count; chunk++) {
+      partial.delete(chunk);
+      if (!states.local.has(chunk)) states.arrived(chunk);
+      states.written(chunk);
+    }
     await this.region.commit();
   }
 

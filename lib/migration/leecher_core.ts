@@ -1,30 +1,26 @@
 /**
  * The destination of a migration, in the isolate that will serve the region: copies it while the
- * program runs at the source, round by round, takes it over, and fetches what is missing then.
- *
- * ```text
- *  copying -> following -> asking -> receiving -> confirming -> owner -> complete
- *     ^           ^          |           |            |
- *     +-----------+----------+-----------+            | the source says so, and nobody else
- *         refused, given up, offer taken back         v
- * ```
- *
- * In `confirming` it does not know whether the region is its own: it asks until the source says so.
- * Nothing may be written here before.
+ * program runs at the source, round by round, takes it over as `target_handover.ts` says, and fetches
+ * what is missing then.
  *
  * @module
  */
-import { DeadlineError, errorCode, IntegrityError, UsageError } from "../backend/errors.ts";
+import { ClosedError, DeadlineError, IntegrityError, UsageError } from "../backend/errors.ts";
 import type { ByteRange } from "../backend/range_list.ts";
 import { RangeList } from "../backend/range_list.ts";
-import { CHUNK_DIGEST_BYTES } from "../chunk/digests.ts";
 import type { LockedBackend } from "../chunk/lock.ts";
+import { pauseFor } from "../chunk/pause.ts";
 import type { Puller, PullOptions } from "../chunk/pull.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
 import { Convergence, type DowntimeGoal } from "./convergence.ts";
-import type { Compared, LeechedRegion } from "./leeched_region.ts";
+import { LatencyHistogram } from "./fault_latency.ts";
+import type { LeechedRegion } from "./leeched_region.ts";
+import { leecherStateOf, type MigrationMetrics } from "./migration_metrics.ts";
 import { countPieces } from "./pieces.ts";
 import type { SeederClient } from "./seeder_client.ts";
+import { type TargetCopy, TargetDriver, type TargetOffer } from "./target_driver.ts";
+import type { TargetRecord, TargetStep } from "./target_handover.ts";
+import { type Tracked, TrackedSource } from "./tracked_source.ts";
 
 /** What the core works with. */
 export interface LeecherCoreOptions {
@@ -37,15 +33,15 @@ export interface LeecherCoreOptions {
   /** What keeps everybody else off the copy until it is the region; it is locked. */
   lock: LockedBackend;
   /** What the source said when it began to notice writes. */
-  tracked: { trackId: Uint8Array; epoch: number };
+  tracked: Tracked;
   /** Whether the copy may hold something of an earlier time. */
   isOld: boolean;
   /** How chunks are pulled. */
   pull: PullOptions;
-  /** The epoch under which the region was taken over before; `recorded`: and that was written down. */
-  taken?: { epoch: number; recorded: boolean };
+  /** Where it begins: by the record that was found, or following. */
+  start: TargetStep;
   /** Writes down, durably, where the handover under that epoch is. */
-  record: (state: "receiving" | "confirming" | "taken" | "owner", epoch: number) => Promise<void>;
+  record: (state: TargetRecord | "receiving", epoch: number, promoted: boolean) => Promise<void>;
 }
 
 /** How a region is taken over. */
@@ -54,120 +50,115 @@ export interface FinalizeOptions extends DowntimeGoal {
   offerMs: number;
 }
 
-/** What a migration came to; times in ms. */
-export interface MigrationMetrics {
-  /** Where it is. */
-  state: LeecherState;
-  /** From the beginning to the handover, or until now. */
-  totalMs: number;
-  /** Rounds of copying what was written. */
-  rounds: number;
-  /** Bytes of the region. */
-  size: number;
-  /** Bytes that came over the network. */
-  receivedBytes: number;
-  /** Bytes of chunks that were copied more than once. */
-  repeatedBytes: number;
-  /** Bytes that are here. */
-  localBytes: number;
-  /** The epoch of the handover; 0 before. */
-  epoch: number;
-  /** The downtime that was predicted at the last look. */
-  predictedDowntimeMs: number;
-  /** How long the program stood still, as this side saw it, and its parts. */
-  downtimeMs: number;
-  /** Of it: the program suspended itself. */
-  suspendMs: number;
-  /** Of it: what it wrote was flushed. */
-  flushMs: number;
-  /** Of it: what was written last came over. */
-  lastSetMs: number;
-  /** Of it: the source confirmed. */
-  confirmMs: number;
-  /** Bytes of the last set. */
-  lastSetBytes: number;
-  /** What the comparison with the source found at the end, in chunks. */
-  compared: Compared;
+/** What a copy lacks that became the region without the word of its source. */
+export interface Missing {
+  /** Bytes that never came, or are known to have been written at the source since. */
+  bytes: number;
+  /** What was written at the source within the last so many ms is not known at all. */
+  milliseconds: number;
 }
-
-/** See the module. */
-export type LeecherState =
-  | "copying"
-  | "following"
-  | "asking"
-  | "receiving"
-  | "confirming"
-  | "owner"
-  | "complete";
 
 /** Pieces of the last set that are asked for ahead. */
 const PIECES_MOST = 64;
 /** How long the source may take to hear that it is needed no more, in ms. */
 const DONE_MS = 10_000;
-/** Chunks that are compared at a time. */
-const COMPARED_AT_ONCE = 64;
+/** How long a source may take to hear that this side gives up, in ms. */
+const CANCEL_MS = 1000;
+/** Writes stay slowed for so long after they were asked to be, in ms. */
+const THROTTLE_MS = 30_000;
 
 /** See the module. */
 export class LeecherCore {
   readonly #options: LeecherCoreOptions;
+  readonly #source: TrackedSource;
+  readonly #driver: TargetDriver;
   readonly #start = performance.now();
-  #trackId: Uint8Array;
-  #epoch: number;
-  #generation = 0;
+  readonly #metrics: Omit<MigrationMetrics, "state" | "faults">;
+  readonly #faults = new LatencyHistogram();
+  readonly #closed = new AbortController();
   #puller: Puller | undefined;
-  #state: LeecherState = "copying";
-  #metrics: MigrationMetrics;
   /** The best rate at which the source answered so far, in bytes a second. */
   #rate = 0;
   /** Of the last look, in ms. */
   #roundTrip = 0;
   /** Pieces of the latest round: the last set is expected to have as many. */
   #pieces = 0;
-  #closed = false;
-  readonly #copied: Promise<void>;
+  /** The last set as far as it was asked for ahead, and the epoch that it is of. */
+  #ahead: { epoch: number; pieces: Promise<{ offset: number; content: Uint8Array }>[] } | undefined;
+  #handover = { force: false, askedAt: 0, offeredAt: 0, receivedAt: 0 };
+  #isCopied = false;
+  readonly #copied = Promise.withResolvers<void>();
+  /** When the last round began that is over: what is here is as of then. */
+  #asOf = -Infinity;
+  /** One round or handover at a time. */
+  #turn: Promise<unknown> = Promise.resolve();
 
-  /** Begins to copy. */
+  /** Begins to copy, or goes on where it was. */
   constructor(options: LeecherCoreOptions) {
+    const { client, copy, tracked, start } = options;
     this.#options = options;
-    this.#trackId = options.tracked.trackId;
-    this.#epoch = options.tracked.epoch;
-    const { size } = options.copy;
     this.#metrics = {
-      ...{ state: "copying", totalMs: 0, rounds: 0, size, receivedBytes: 0, repeatedBytes: 0 },
-      ...{ localBytes: 0, epoch: 0, predictedDowntimeMs: 0, downtimeMs: 0, suspendMs: 0 },
-      ...{ flushMs: 0, lastSetMs: 0, confirmMs: 0, lastSetBytes: 0 },
+      ...{ totalMs: 0, rounds: 0, size: copy.size, receivedBytes: 0, repeatedBytes: 0 },
+      ...{ zeroBytes: 0, localBytes: 0, lagMs: 0, lagBytes: 0, epoch: 0, promoted: false },
+      ...{ predictedDowntimeMs: 0, downtimeMs: 0, suspendMs: 0, flushMs: 0, lastSetMs: 0 },
+      ...{ confirmMs: 0, lastSetBytes: 0, throttledRate: 0 },
       compared: { equal: 0, different: 0, left: 0 },
     };
-    this.#copied = options.taken === undefined ? this.#copyAll() : this.#goOn(options.taken);
-    this.#copied.catch(() => {});
+    const { chunkSize, states: { count: chunks } } = copy.region;
+    this.#source = new TrackedSource(client, { chunkSize, chunks }, tracked);
+    this.#copied.promise.catch(() => {});
+    this.#driver = new TargetDriver(client, this.#target(), start);
+    this.#driver.start();
   }
 
   /** Whether the region is here. */
   get isOwner(): boolean {
-    return this.#state === "owner" || this.#state === "complete";
+    return this.#driver.owns;
   }
 
   /** Whether the region is here, and nothing more is to be done. */
   get isOver(): boolean {
-    return this.#state === "complete";
+    return this.#driver.state.at === "owner";
   }
 
   /** How far it is. */
   get metrics(): MigrationMetrics {
-    const metrics = this.#metrics;
-    const { copy, remote } = this.#options;
+    const { copy: { region }, remote } = this.#options, metrics = this.#metrics;
+    const now = performance.now();
     return {
       ...metrics,
-      state: this.#state,
-      totalMs: this.isOwner ? metrics.totalMs : performance.now() - this.#start,
+      state: leecherStateOf(this.#driver.state, this.#isCopied),
+      totalMs: this.isOwner ? metrics.totalMs : now - this.#start,
       receivedBytes: remote.traffic.receivedBytes,
-      localBytes: copy.region.localBytes,
+      localBytes: region.localBytes,
+      zeroBytes: region.zeroBytes,
+      lagBytes: this.isOwner ? 0 : region.size - region.localBytes,
+      lagMs: this.isOwner ? 0 : now - Math.max(this.#asOf, this.#start),
+      faults: this.#faults.latency,
     };
   }
 
   /** Answers when everything was copied once. Throws what the source throws for long. */
   copied(): Promise<void> {
-    return this.#copied;
+    return this.#copied.promise;
+  }
+
+  /**
+   * Goes on with rounds, one every so many ms, until the region is taken over. Throws what copying
+   * throws; it may be tried again.
+   */
+  async follow(interval: number): Promise<void> {
+    await this.#copied.promise;
+    const { signal } = this.#closed;
+    const isFollowing = () => !signal.aborted && this.#driver.state.at === "following";
+    while (isFollowing()) {
+      await this.#inTurn(async () => {
+        if (isFollowing()) await this.#round();
+      }).catch((error) => {
+        if (!signal.aborted) throw error;
+      });
+      await pauseFor(interval, signal);
+    }
   }
 
   /**
@@ -175,59 +166,110 @@ export class LeecherCore {
    * at the source, and this may be tried again.
    *
    * @throws {DeadlineError} what is left did not become small enough, and nothing was forced.
+   * @throws {FencedError} the source gave the region to somebody else.
    */
-  async finalize(options: FinalizeOptions): Promise<void> {
-    if (this.#options.taken !== undefined) return await this.#copied;
-    if (this.isOwner) return;
-    const force = await this.#converge(options);
-    await this.#handOver(options, force);
+  finalize(options: FinalizeOptions): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#driver.settled();
+      if (this.isOwner) return;
+      try {
+        const force = await this.#converge(options);
+        await this.#handOver(options, force);
+      } catch (error) {
+        await this.#unthrottle();
+        throw error;
+      }
+    });
+  }
+
+  /**
+   * Makes the copy the region as it is, as the source is gone for good; answers with what it lacks.
+   * Where the source comes back all the same, there are two regions.
+   */
+  async promote(): Promise<Missing> {
+    const { copy, lock, remote } = this.#options;
+    const { lagMs: milliseconds } = this.metrics;
+    const bytes = copy.absentBytes;
+    if (this.isOver) return { bytes: 0, milliseconds: 0 };
+    this.#closed.abort(closed());
+    this.#puller?.stop();
+    // What waits for the source fails, and nothing of it is taken any more.
+    await remote.close();
+    await this.#driver.promote();
+    await this.#turn;
+    await copy.keepAll({ asItIs: true });
+    this.#metrics.promoted = true;
+    this.#metrics.epoch = this.#driver.state.epoch;
+    this.#metrics.totalMs = performance.now() - this.#start;
+    lock.release();
+    return { bytes, milliseconds };
   }
 
   /** After {@linkcode finalize}: answers when the source is needed no more. */
   async complete(): Promise<void> {
-    if (this.#state === "complete") return;
-    if (this.#state !== "owner") throw new UsageError("Cannot complete what was not taken over");
-    const { copy, client, record } = this.#options;
+    if (this.isOver) return;
+    if (!this.isOwner) throw new UsageError("Cannot complete what was not taken over");
+    const { copy, remote } = this.#options;
     await this.#puller?.complete();
     await this.#compareAll();
     await copy.keepAll();
-    await record("owner", this.#epoch);
+    await this.#driver.whole();
     // A source whose answer was lost may have gone already; one that did not hear of it stays fenced.
-    await client.done({ epoch: this.#epoch }, { timeout: DONE_MS }).catch((error: Error) => {
-      console.warn(`Cannot tell the source that it is needed no more: ${error.message}`);
-    });
-    this.#state = "complete";
+    if (!await this.#driver.done(DONE_MS)) {
+      console.warn("Cannot tell the source that it is needed no more: it does not answer");
+    }
+    this.#driver.stop();
     // Whoever was the source may go now.
-    await this.#options.remote.close();
+    await remote.close();
   }
 
   /** Begins nothing more; the source forgets this leecher, unless it was given the region. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closed.abort(closed());
     this.#puller?.stop();
-    if (this.isOwner) return;
-    await this.#options.client.cancel({ timeout: 1000 }).catch(() => {});
+    if (!this.isOwner) await this.#driver.cancel(CANCEL_MS);
+    this.#driver.stop();
   }
 
-  async #copyAll(): Promise<void> {
-    if (this.#options.isOld) await this.#adoptAll();
+  /** What the driver has done with the copy. */
+  #target(): TargetCopy {
+    const { copy, record } = this.#options;
+    return {
+      record: (state, epoch, promoted) => {
+        const write = () => record(state, epoch, promoted);
+        return state === "confirming" || promoted ? write() : copy.own(write);
+      },
+      askAhead: (epoch) => this.#askAhead(epoch),
+      receive: (offer) => this.#receive(offer),
+      follow: () => this.#follow(),
+      distrust: () => this.#adoptAll(),
+      own: (epoch) => this.#own(epoch),
+      stop: () => this.#puller?.stop(),
+    };
+  }
+
+  /** Copies all the first time; again, what was offered is out of date as soon as it is taken back. */
+  async #follow(): Promise<void> {
+    const { isOld, record, start } = this.#options;
+    const isFirst = this.#asOf === -Infinity;
+    if (!isFirst || start.state.at !== "following") {
+      await record("receiving", this.#driver.state.epoch, false);
+    }
+    if (!isFirst) {
+      await this.#source.track();
+      return await this.#adoptAll();
+    }
+    this.#asOf = performance.now();
+    // In the background: the driver does not wait for that.
+    this.#copyAll(isOld).then(this.#copied.resolve, this.#copied.reject);
+  }
+
+  async #copyAll(isOld: boolean): Promise<void> {
+    if (isOld) await this.#adoptAll();
     const start = performance.now(), { absentBytes } = this.#options.copy;
     await this.#pull([]);
     this.#rate = absentBytes / (performance.now() - start) * 1000;
-    if (this.#state === "copying") this.#state = "following";
-  }
-
-  /** The region was taken over before a restart: what is missing still comes from the source. */
-  async #goOn({ epoch, recorded }: { epoch: number; recorded: boolean }): Promise<void> {
-    const { copy, lock, record } = this.#options;
-    this.#epoch = this.#metrics.epoch = epoch;
-    if (!recorded) {
-      await this.#adoptAll();
-      await copy.own(() => record("taken", epoch));
-    }
-    this.#state = "owner";
-    lock.release();
-    this.#fetchRest(new RangeList());
+    this.#isCopied = true;
   }
 
   /** Pulls all that is absent, these ranges first. */
@@ -241,13 +283,15 @@ export class LeecherCore {
 
   /** Rounds until the goal is met; answers whether to hand over although it is not. */
   async #converge(options: FinalizeOptions): Promise<boolean> {
+    const { remote, client } = this.#options;
     const convergence = new Convergence(options);
     const start = performance.now();
     const late = Math.max(options.maxTime, 0);
-    if (options.strategy !== "force") await this.#copied;
-    else await Promise.race([this.#copied, new Promise((resolve) => setTimeout(resolve, late))]);
+    if (options.strategy !== "force") await this.#copied.promise;
+    else await Promise.race([this.#copied.promise, pauseFor(late, this.#closed.signal)]);
     for (;;) {
-      const roundTrip = this.#roundTrip = await this.#options.remote.roundTrip();
+      this.#closed.signal.throwIfAborted();
+      const roundTrip = this.#roundTrip = await remote.roundTrip();
       const rate = this.#rate = Math.max(this.#rate, this.#puller?.progress.rate ?? 0);
       this.#metrics.predictedDowntimeMs = convergence.predict(roundTrip, rate / 1000);
       switch (convergence.decide(performance.now() - start, roundTrip, rate / 1000)) {
@@ -256,71 +300,68 @@ export class LeecherCore {
         case "force":
           return true;
         case "give up":
-          throw new DeadlineError(
-            `Cannot take the region over within ${options.maxDowntime} ms: about ${
-              this.#metrics.predictedDowntimeMs.toFixed(0)
-            } ms would be needed`,
-            { hint: "allow more, or force it: what is missing is fetched on demand then" },
-          );
-        case "round":
-          convergence.add(await this.#round());
+          throw this.#tooMuch(options);
+        case "throttle": {
+          const slowed = this.#metrics.throttledRate = convergence.throttle();
+          await client.throttle({ rate: slowed, milliseconds: THROTTLE_MS });
+        }
       }
+      convergence.add(await this.#round());
     }
+  }
+
+  #tooMuch({ maxDowntime }: FinalizeOptions): DeadlineError {
+    const predicted = this.#metrics.predictedDowntimeMs.toFixed(0);
+    return new DeadlineError(
+      `Cannot take the region over within ${maxDowntime} ms: about ${predicted} ms would be needed`,
+      { hint: "allow more, or force it: what is missing is fetched on demand then" },
+    );
+  }
+
+  /** Where nothing comes of it: the program is not to stay slow. */
+  async #unthrottle(): Promise<void> {
+    if (this.#metrics.throttledRate === 0) return;
+    this.#metrics.throttledRate = 0;
+    const none = { rate: 0, milliseconds: 1 };
+    await this.#options.client.throttle(none, { timeout: CANCEL_MS }).catch(() => {});
   }
 
   /** Copies what was written since the last round. */
   async #round(): Promise<{ bytes: number; ms: number }> {
     const start = performance.now();
-    const ranges = await this.#askForDirty();
+    const ranges = await this.#dirty();
     await this.#options.copy.forget(ranges);
     this.#pieces = countPieces(ranges);
     this.#metrics.rounds++;
     this.#metrics.repeatedBytes += ranges.byteLength;
     await this.#pull(ranges);
+    this.#asOf = start;
     return { bytes: ranges.byteLength, ms: performance.now() - start };
   }
 
-  async #askForDirty(): Promise<RangeList> {
-    const all = new RangeList();
+  async #dirty(): Promise<RangeList> {
     for (;;) {
-      try {
-        const told = await this.#options.client.dirty({
-          trackId: this.#trackId,
-          generation: this.#generation,
-        });
-        this.#generation = told.generation;
-        all.addAll(told.ranges);
-        if (!told.more) return all;
-      } catch (error) {
-        if (errorCode(error) !== "ESTALE") throw error;
-        await this.#trackAgain();
-      }
+      const ranges = await this.#source.dirty();
+      if (ranges !== undefined) return ranges;
+      await this.#adoptAll();
     }
   }
 
-  /** The source began anew, or forgot about this side: everything here is compared with it. */
-  async #trackAgain(): Promise<void> {
-    const { client, copy } = this.#options;
-    const tracked = await client.track({ chunkSize: copy.region.chunkSize });
-    this.#trackId = tracked.trackId;
-    this.#epoch = Math.max(this.#epoch, tracked.epoch);
-    this.#generation = tracked.generation;
-    await this.#adoptAll();
-  }
-
   async #adoptAll(): Promise<void> {
-    await this.#eachDigests((from, digests) => this.#options.copy.adopt(from, digests));
+    const adopt = (from: number, digests: Uint8Array[]) => this.#options.copy.adopt(from, digests);
+    await this.#source.eachDigests(adopt, this.#closed.signal);
+    this.#source.compared();
   }
 
   /** Compares what the program has not changed here with the source, which stands still. */
   async #compareAll(): Promise<void> {
     const { compared } = this.#metrics;
-    await this.#eachDigests(async (from, digests) => {
+    await this.#source.eachDigests(async (from, digests) => {
       const found = await this.#options.copy.compare(from, digests);
       compared.equal += found.equal;
       compared.different += found.different;
       compared.left += found.left;
-    });
+    }, this.#closed.signal);
     if (compared.different === 0) return;
     throw new IntegrityError(
       `Cannot let go of the source as ${compared.different} chunks differ from it`,
@@ -328,123 +369,81 @@ export class LeecherCore {
     );
   }
 
-  async #eachDigests(
-    action: (from: number, digests: Uint8Array[]) => Promise<unknown>,
-  ): Promise<void> {
-    const { count } = this.#options.copy.region.states;
-    for (let chunk = 0; chunk < count && !this.#closed;) {
-      const asked = Math.min(COMPARED_AT_ONCE, count - chunk);
-      const { digests } = await this.#options.client.digests({ chunk, count: asked });
-      const each = Array.from(
-        { length: digests.length / CHUNK_DIGEST_BYTES },
-        (_, index) =>
-          digests.subarray(index * CHUNK_DIGEST_BYTES, (index + 1) * CHUNK_DIGEST_BYTES),
-      );
-      await action(chunk, each);
-      chunk += each.length;
-    }
-  }
-
   async #handOver({ offerMs }: FinalizeOptions, force: boolean): Promise<void> {
-    const { client, copy, lock, record } = this.#options;
-    const epoch = ++this.#epoch;
-    let owned: Promise<void>;
-    const asked = performance.now();
-    // Written down before the program is suspended: a restart asks what became of it.
-    await record("confirming", epoch);
-    this.#state = "asking";
-    try {
-      const pieces = force ? [] : this.#askForPieces(epoch);
-      const offer = await client.suspend({
-        ...{ trackId: this.#trackId, generation: this.#generation, epoch, timeout: offerMs },
-      }, { timeout: offerMs * 3 });
-      const offered = performance.now();
-      this.#state = "receiving";
-      const ranges = offer.ranges;
-      await copy.forget(ranges);
-      if (offer.more) {
-        this.#generation = offer.generation;
-        const more = await this.#askForDirty();
-        ranges.addAll(more);
-        await copy.forget(more);
-      }
-      for await (const { offset, content } of pieces) {
-        if (content.length > 0) await copy.store(offset, content);
-      }
-      if (!force) await this.#pull(ranges);
-      const received = performance.now();
-      this.#state = "confirming";
-      await this.#confirm(epoch);
-      const now = performance.now();
-      this.#state = "owner";
-      owned = copy.own(() => record("taken", epoch));
-      lock.release();
-      Object.assign(this.#metrics, {
-        epoch,
-        totalMs: now - this.#start,
-        downtimeMs: now - asked - this.#roundTrip / 2,
-        suspendMs: offer.suspendMs,
-        flushMs: offer.flushMs,
-        lastSetMs: received - offered,
-        confirmMs: now - received,
-        lastSetBytes: ranges.byteLength,
-      });
-      this.#metrics.repeatedBytes += force ? 0 : ranges.byteLength;
-      if (force) this.#fetchRest(ranges);
-    } catch (error) {
-      // Whether the region was given is not known then, but where the source says that it was not.
-      if (this.#state !== "confirming" || errorCode(error) === "EPERM") await this.#giveUp();
-      throw error;
-    }
-    // The program goes on meanwhile; only what it flushes waits for that.
-    owned.catch((error: Error) => {
-      console.warn(`Cannot write down that the region is here: ${error.message}`);
-    });
+    const { trackId, generation, epoch } = this.#source.tracked;
+    this.#handover = { force, askedAt: performance.now(), offeredAt: 0, receivedAt: 0 };
+    const next = Math.max(epoch, this.#driver.state.epoch) + 1;
+    await this.#driver.begin({ epoch: next, trackId, generation, offerMs });
   }
 
-  /** Has the region given. A refusal alone decides nothing: only what the source tells of the epoch. */
-  async #confirm(epoch: number): Promise<void> {
-    const { client } = this.#options;
-    try {
-      await client.confirm({ epoch });
-    } catch (error) {
-      if (errorCode(error) !== "EPERM") throw error;
-      // Where it is not given to this side, asking burns the epoch: it never will be.
-      const told = await client.outcome({ epoch });
-      const isGiven = told.state === "given" || told.state === "released";
-      if (!isGiven || told.epoch !== epoch || told.leech.toHex() !== client.leech.toHex()) {
-        throw error;
-      }
-    }
-  }
-
-  /** Asks for what is expected to be written last, before it is known what that is. */
-  #askForPieces(epoch: number): Promise<{ offset: number; content: Uint8Array }>[] {
+  /** Asks for what is expected to be written last. */
+  #askAhead(epoch: number): void {
+    if (this.#ahead?.epoch === epoch || this.#handover.force) return;
     const count = Math.min(this.#pieces + 1, PIECES_MOST);
-    return Array.from({ length: count }, (_, index) => {
+    const pieces = Array.from({ length: count }, (_, index) => {
       const piece = this.#options.client.last({ epoch, index });
       // Where the offer fails, so do they.
       piece.catch(() => {});
       return piece;
     });
+    this.#ahead = { epoch, pieces };
   }
 
-  /** Of a handover that was forced: what was written last comes first. */
+  async #receive({ ranges, more, generation, suspendMs, flushMs }: TargetOffer): Promise<void> {
+    const { copy } = this.#options, handover = this.#handover, metrics = this.#metrics;
+    handover.offeredAt = performance.now();
+    await copy.forget(ranges);
+    if (more) {
+      this.#source.heard(generation);
+      const rest = await this.#dirty();
+      ranges.addAll(rest);
+      await copy.forget(rest);
+    }
+    Object.assign(metrics, { suspendMs, flushMs, lastSetBytes: ranges.byteLength });
+    if (handover.force) return this.#fetchRest(ranges);
+    for await (const { offset, content } of this.#ahead!.pieces) {
+      if (content.length > 0) await copy.store(offset, content);
+    }
+    await this.#pull(ranges);
+    metrics.repeatedBytes += ranges.byteLength;
+    handover.receivedAt = performance.now();
+  }
+
+  /** The region is here: the program may go on. */
+  #own(epoch: number): void {
+    const { copy, lock } = this.#options, metrics = this.#metrics;
+    metrics.epoch = epoch;
+    const { askedAt, offeredAt, receivedAt } = this.#handover, now = performance.now();
+    metrics.totalMs = now - this.#start;
+    if (offeredAt > 0) {
+      const received = receivedAt || offeredAt;
+      metrics.downtimeMs = now - askedAt - this.#roundTrip / 2;
+      metrics.lastSetMs = received - offeredAt;
+      metrics.confirmMs = now - received;
+    }
+    this.#isCopied = true;
+    this.#copied.resolve();
+    // Who is promoted is made whole first.
+    if (this.#driver.state.at === "owner") return;
+    copy.onFaulted = (milliseconds) => this.#faults.add(milliseconds);
+    lock.release();
+    if (!copy.region.states.complete && !this.#handover.force) this.#fetchRest(new RangeList());
+  }
+
+  /** What is still to come, these ranges first; nobody waits for it but who needs it. */
   #fetchRest(ranges: RangeList): void {
     const { copy, pull } = this.#options;
     this.#puller?.stop();
     this.#puller = copy.pullFirst(ranges, pull);
   }
 
-  /** The program is to go on at the source; what was offered is out of date as soon as it does. */
-  async #giveUp(): Promise<void> {
-    this.#state = "following";
-    try {
-      await this.#options.client.cancel();
-      await this.#options.record("receiving", this.#epoch);
-      await this.#trackAgain();
-    } catch {
-      // The next round finds out.
-    }
+  #inTurn<T>(action: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(action, action);
+    this.#turn = turn.catch(() => {});
+    return turn;
   }
+}
+
+function closed(): ClosedError {
+  return new ClosedError("Cannot go on with a migration that was closed");
 }

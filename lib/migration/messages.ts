@@ -21,6 +21,7 @@
  * | 7 done    | u64 epoch                                                                  |
  * | 8 cancel  |                                                                            |
  * | 9 digests | u64 first chunk, u32 chunks                                                |
+ * | 10 throttle | u64 bytes a second, u32 ms                                               |
  *
  * | reply     | what it has                                                                |
  * | --------- | -------------------------------------------------------------------------- |
@@ -70,7 +71,9 @@ export type SeederRequest =
   /** Forget this leecher, and take back what is offered to it. */
   | { type: "cancel"; leech: Uint8Array }
   /** Tell the digests of so many chunks. */
-  | { type: "digests"; leech: Uint8Array; chunk: number; count: number };
+  | { type: "digests"; leech: Uint8Array; chunk: number; count: number }
+  /** Slow the program's writes to so many bytes a second, 0 for no limit, for so many ms. */
+  | { type: "throttle"; leech: Uint8Array; rate: number; milliseconds: number };
 
 /** Where a handover is, as its seeder sees it. */
 export type SeederState = "serving" | "offered" | "given" | "released";
@@ -129,7 +132,7 @@ export const DIGEST_BYTES = 16;
 
 const REQUESTS = {
   ...{ track: 1, dirty: 2, suspend: 3, last: 4, confirm: 5 },
-  ...{ outcome: 6, done: 7, cancel: 8, digests: 9 },
+  ...{ outcome: 6, done: 7, cancel: 8, digests: 9, throttle: 10 },
 } as const satisfies Record<SeederRequest["type"], number>;
 const REPLIES = {
   tracked: 1,
@@ -178,6 +181,10 @@ export function encodeRequest(request: SeederRequest): Uint8Array<ArrayBuffer> {
     case "digests":
       message.u64(request.chunk);
       message.u32(bounded(request.count, 1, MESSAGE_LIMIT.DIGESTS, "chunks"));
+      break;
+    case "throttle":
+      message.u64(request.rate);
+      message.u32(request.milliseconds);
       break;
   }
   return message.bytes();
@@ -278,6 +285,8 @@ function requestOf(
       if (count > 0 && count <= MESSAGE_LIMIT.DIGESTS) return { type, leech, chunk, count };
       throw malformed(`it asks for ${count} digests`);
     }
+    case "throttle":
+      return { type, leech, rate: message.u64(), milliseconds: message.u32() };
   }
 }
 

@@ -49,6 +49,7 @@ const requests: fc.Arbitrary<SeederRequest> = fc.oneof(
   record("done", { leech: id, epoch: u53 }),
   record("cancel", { leech: id }),
   record("digests", { leech: id, chunk: u53, count: fc.integer({ min: 1, max: 4096 }) }),
+  record("throttle", { leech: id, rate: u53, milliseconds: u32 }),
 );
 const replies: fc.Arbitrary<SeederReply> = fc.oneof(
   record("tracked", { trackId: id, epoch: u53, size: u53, chunkSize, generation: u53 }),
@@ -180,7 +181,7 @@ Deno.test("another version, and a type that is not known, are refused", () => {
     assertThrows(() => decodeRequest(other), ProtocolError, why);
     assertThrows(() => decodeReply(other), ProtocolError, why);
   }
-  for (const type of [0, 10, 255]) {
+  for (const type of [0, 11, 255]) {
     const other = message.slice();
     other[1] = type;
     assertThrows(() => decodeRequest(other), ProtocolError, `no request ${type}`);

@@ -83,6 +83,11 @@ export class SeederClient {
     return this.#ask({ type: "done", leech: this.#leech, ...fields }, "outcome", options);
   }
 
+  /** Has the program's writes slowed. */
+  throttle(fields: Fields<"throttle">, options?: CallOptions): Promise<Reply<"outcome">> {
+    return this.#ask({ type: "throttle", leech: this.#leech, ...fields }, "outcome", options);
+  }
+
   /** Has this leecher forgotten. */
   cancel(options?: CallOptions): Promise<Reply<"outcome">> {
     return this.#ask({ type: "cancel", leech: this.#leech }, "outcome", options);

@@ -9,6 +9,7 @@ import { ReadOnlyError, TelemapError } from "../backend/errors.ts";
 import { RangeList } from "../backend/range_list.ts";
 import { ChunkDigests } from "../chunk/digests.ts";
 import type { LockedBackend } from "../chunk/lock.ts";
+import type { SlowStage } from "../chunk/slow.ts";
 import type { TrackedBackend } from "../chunk/track.ts";
 import { type DirtySet, Followers } from "./followers.ts";
 import { decodeRequest, encodeReply, type SeederReply, type SeederRequest } from "./messages.ts";
@@ -33,6 +34,8 @@ export interface SeededProgram {
   suspend(): Awaitable<void>;
   /** Lets the program go on. */
   resume(): Awaitable<void>;
+  /** Asks the program to write no more than so many bytes a second; `Infinity` for as it likes. */
+  throttle(rate: number): Awaitable<void>;
   /** Writes down durably that the region was given, or that nobody needs it here any more. */
   record(state: "given" | "released", offer: Offer): Awaitable<void>;
   /** Told of every change. */
@@ -45,6 +48,8 @@ export interface SeederCoreOptions {
   lock: LockedBackend;
   /** See `lock`. */
   track: TrackedBackend;
+  /** What slows writes; `lock` stands on it or it on `lock`. */
+  slow: SlowStage;
   /** Bytes of a chunk. */
   chunkSize: number;
   /** The program. */
@@ -64,6 +69,8 @@ type Suspend = Extract<SeederRequest, { type: "suspend" }>;
 
 /** A follower that says nothing for so long gives its place to another one. */
 const SILENT_MS = 10 * 60_000;
+/** Writes are slowed for no longer than this without a word. */
+const THROTTLED_MOST_MS = 60_000;
 /** A record that could not be written is tried again after so long. */
 const RETRY_MS = 100;
 /** A request that has to wait is refused after so long; it may be made again. */
@@ -88,6 +95,11 @@ export class SeederCore {
   #deadline: ReturnType<typeof setTimeout> | undefined;
   /** What requests wait for that cannot be answered yet. */
   #wake = Promise.withResolvers<void>();
+  /** Bytes a second that the program may write, and what ends that. */
+  readonly #throttled: { rate: number; timer: ReturnType<typeof setTimeout> | undefined } = {
+    rate: Infinity,
+    timer: undefined,
+  };
   #digesting: Promise<unknown> = Promise.resolve();
 
   /** Serves the region, or what is left of it where it was given before. */
@@ -120,6 +132,7 @@ export class SeederCore {
   /** Ends what goes by time. */
   close(): void {
     clearTimeout(this.#deadline);
+    clearTimeout(this.#throttled.timer);
   }
 
   async #answer(request: SeederRequest): Promise<SeederReply> {
@@ -138,8 +151,12 @@ export class SeederCore {
       case "last":
         await this.#request({ type: "last", offer: { leech, epoch: request.epoch } });
         return await this.#piece(request.index);
+      case "throttle":
+        await this.#throttle(request);
+        return this.#outcome();
       case "cancel":
         await this.#request({ type: "cancel", leech });
+        await this.#throttle({ rate: 0, milliseconds: 0 });
         this.#followers.delete(leech);
         return this.#outcome();
       default:
@@ -206,10 +223,40 @@ export class SeederCore {
     leech: string,
   ): Promise<SeederReply> {
     this.#checkTracked(trackId);
-    if (this.#state.at === "serving") await this.#options.program.flush();
+    if (this.#state.at === "serving") await this.#flush();
     this.#collect();
     const set = this.#followers.tell(leech, generation, performance.now());
     return { type: "dirty", ...set, written: this.#writtenBytes };
+  }
+
+  /** Slows the program, for a while: whoever asked for that may be gone then. */
+  async #throttle({ rate, milliseconds }: { rate: number; milliseconds: number }): Promise<void> {
+    clearTimeout(this.#throttled.timer);
+    const limit = rate === 0 || this.#state.at !== "serving" ? Infinity : rate;
+    if (limit === this.#throttled.rate && limit === Infinity) return;
+    this.#throttled.rate = limit;
+    this.#options.slow.slow(limit);
+    if (limit < Infinity) {
+      const lift = () => void this.#throttle({ rate: 0, milliseconds: 0 });
+      this.#throttled.timer = setTimeout(lift, Math.min(milliseconds, THROTTLED_MOST_MS));
+    }
+    try {
+      await this.#options.program.throttle(limit);
+    } catch (error) {
+      console.warn(`Cannot have the program write more slowly: ${(error as Error).message}`);
+    }
+  }
+
+  /** Nobody is to wait for what comes from the kernel's own caches then. */
+  async #flush(): Promise<void> {
+    const { slow, program } = this.#options;
+    const isSlow = this.#throttled.rate < Infinity;
+    if (isSlow) slow.slow(Infinity);
+    try {
+      await program.flush();
+    } finally {
+      if (isSlow) slow.slow(this.#throttled.rate);
+    }
   }
 
   /** Suspends the program, and finds out what it has written last. */
@@ -218,6 +265,7 @@ export class SeederCore {
     const { program, lock } = this.#options;
     clearTimeout(this.#deadline);
     this.#deadline = setTimeout(() => this.#late(epoch), timeout);
+    void this.#throttle({ rate: 0, milliseconds: 0 });
     try {
       const start = performance.now();
       await program.suspend();

@@ -4,6 +4,7 @@ import { openMemory } from "../backend/memory.ts";
 import { errorCode, ReadOnlyError, TelemapError } from "../backend/errors.ts";
 import { digestOf } from "../chunk/digests.ts";
 import { lockBackend } from "../chunk/lock.ts";
+import { SlowStage } from "../chunk/slow.ts";
 import { trackBackend } from "../chunk/track.ts";
 import { SeederClient } from "./seeder_client.ts";
 import { type SeededProgram, SeederCore } from "./seeder_core.ts";
@@ -16,6 +17,7 @@ class Program implements SeededProgram {
   running = true;
   records: string[] = [];
   states: string[] = [];
+  rates: number[] = [];
   /** Failures of the next records. */
   failures = 0;
   suspending: () => Promise<void> = () => Promise.resolve();
@@ -31,6 +33,9 @@ class Program implements SeededProgram {
     if (this.failures-- > 0) throw new Error("the disk is full");
     this.records.push(`${state} ${epoch}`);
   }
+  throttle(rate: number): void {
+    this.rates.push(rate);
+  }
   onStage(stage: string): void {
     this.states.push(stage);
   }
@@ -38,10 +43,10 @@ class Program implements SeededProgram {
 
 function seed() {
   const track = trackBackend(openMemory({ size: SIZE }), { chunkSize: CHUNK });
-  const lock = lockBackend(track);
+  const lock = lockBackend(track), slow = new SlowStage(lock);
   const program = new Program();
   const core = new SeederCore({
-    ...{ lock, track, chunkSize: CHUNK, program },
+    ...{ lock, slow, track, chunkSize: CHUNK, program },
     state: { at: "serving", epoch: 0 },
   });
   const client = (leech: number) =>
@@ -49,7 +54,7 @@ function seed() {
       { control: (message) => core.control(message.slice()) },
       new Uint8Array(16).fill(leech),
     );
-  return { core, lock, program, client };
+  return { core, lock, slow, program, client };
 }
 
 const timeout = 10_000;
@@ -173,4 +178,36 @@ Deno.test("digests are of what the region holds, also after it was written", asy
   await lock.writeAt(content, 15 * CHUNK);
   await leecher.dirty({ trackId, generation: 0 });
   assertEquals((await leecher.digests({ chunk: 15, count: 1 })).digests, digestOf(content));
+});
+
+Deno.test("a program is slowed until nobody asks for that any more", async () => {
+  const { core, slow, program, client } = seed();
+  const leecher = client(1);
+  const { trackId, epoch } = await leecher.track({ chunkSize: CHUNK });
+  const isSlow = () => slow.writeAt(new Uint8Array(1), 0) !== undefined;
+  assertEquals(isSlow(), false);
+  await leecher.throttle({ rate: 1000, milliseconds: 60_000 });
+  assertEquals([isSlow(), program.rates], [true, [1000]]);
+  await leecher.cancel();
+  assertEquals([isSlow(), program.rates], [false, [1000, Infinity]]);
+  await leecher.track({ chunkSize: CHUNK });
+  await leecher.throttle({ rate: 5, milliseconds: 60_000 });
+  await leecher.suspend({ trackId, generation: 0, epoch: epoch + 1, timeout });
+  assertEquals(program.rates, [1000, Infinity, 5, Infinity]);
+  // One that comes late is not for a program that stands still.
+  await leecher.throttle({ rate: 5, milliseconds: 60_000 });
+  assertEquals(program.rates.length, 4);
+  core.close();
+});
+
+Deno.test("whoever slows a program and is gone does so for a while only", async () => {
+  const { core, slow, program, client } = seed();
+  const leecher = client(1);
+  await leecher.track({ chunkSize: CHUNK });
+  await leecher.throttle({ rate: 1, milliseconds: 1 });
+  // It goes on as the time is over.
+  await slow.writeAt(new Uint8Array(CHUNK), 0);
+  await slow.writeAt(new Uint8Array(CHUNK), 0);
+  assertEquals(program.rates, [1, Infinity]);
+  core.close();
 });

@@ -3,13 +3,15 @@
  *
  * @module
  */
+import { UsageError } from "../backend/errors.ts";
 import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
 import { isMapped } from "../device/attach.ts";
 import { BackendHost } from "../host/host.ts";
 import type { DialledSource } from "../host/source.ts";
 import { openPlaces } from "../host/serve.ts";
 import type { Strategy } from "../migration/convergence.ts";
-import type { MigrationMetrics } from "../migration/leecher_core.ts";
+import type { Missing } from "../migration/leecher_core.ts";
+import type { MigrationMetrics } from "../migration/migration_metrics.ts";
 import { type HostedMount, type Mount, mountHost, type MountOptions } from "./mount.ts";
 import { Seeder, type SeederHooks } from "./seeder.ts";
 
@@ -35,12 +37,18 @@ export interface FinalizeRegionOptions {
   maxTime?: number;
   /**
    * What happens where the program writes faster than it can be copied: `wait` (unless told) tries
-   * until the time is over, `force` hands over and fetches what is missing on demand, `cancel` gives
-   * up.
+   * until the time is over, `force` hands over and fetches what is missing on demand, `throttle` has
+   * the program's writes slowed ever more, `cancel` gives up.
    */
   strategy?: Strategy;
   /** How long the program may take to suspend itself; then it goes on at the source. 10 s unless told. */
   suspendMs?: number;
+}
+
+/** How {@linkcode Leecher.follow} keeps a copy up to date. */
+export interface FollowOptions {
+  /** Milliseconds between rounds; 1000 unless told. */
+  interval?: number;
 }
 
 /** How {@linkcode Leecher.seed} lets others take the region over in turn. */
@@ -56,6 +64,7 @@ export interface ChainOptions {
 const MAX_DOWNTIME_MS = 100;
 const MAX_TIME_MS = 60_000;
 const SUSPEND_MS = 10_000;
+const FOLLOW_MS = 1000;
 
 /** A region on its way here. */
 export class Leecher implements AsyncDisposable {
@@ -95,6 +104,27 @@ export class Leecher implements AsyncDisposable {
   /** Answers when all of the region was copied once. */
   copied(): Promise<void> {
     return this.#host.copied();
+  }
+
+  /**
+   * Keeps the copy up to date, a round every so often, as a warm standby: `lagMs` and `lagBytes` of
+   * {@linkcode Leecher.progress} tell how far it is behind. Answers when the region was taken over or
+   * this was closed; throws what copying throws.
+   */
+  follow({ interval = FOLLOW_MS }: FollowOptions = {}): Promise<void> {
+    if (interval >= 0 && interval < 2 ** 31) return this.#host.follow(interval);
+    throw new UsageError(`Cannot follow a region with a round every ${interval} ms`);
+  }
+
+  /**
+   * Makes the copy the region as it is, as the source is dead: what it wrote last is missing, and if
+   * it comes back all the same, there are two regions. A source that lives is to be asked for it, by
+   * {@linkcode Leecher.finalize}.
+   */
+  async promoteAsSourceIsDead(): Promise<{ mount: Mount; missing: Missing }> {
+    const missing = await this.#host.promote();
+    this.#finalized = true;
+    return { mount: this.#mount, missing };
   }
 
   /**

@@ -24,6 +24,12 @@ export interface SeederHooks {
    * write it now.
    */
   onFlush?: () => void | Promise<void>;
+  /**
+   * The program is to write no more than so many bytes a second, `Infinity` for as it likes, as a
+   * leecher with the strategy `throttle` does not keep up with it. What is written by a device is
+   * slowed by itself; memory cannot be.
+   */
+  onThrottle?: (rate: number) => void | Promise<void>;
   /** Told of every change of the stage. */
   onStage?: (state: SeederStage) => void;
 }
@@ -128,6 +134,7 @@ export class Seeder implements AsyncDisposable {
       await host.seed({
         suspend: async () => await hooks.onSuspend?.(),
         resume: async () => await hooks.onResume?.(),
+        throttle: async (rate) => await hooks.onThrottle?.(rate ?? Infinity),
         flush: async () => {
           await hooks.onFlush?.();
           await mount.writeBack();

@@ -9,6 +9,7 @@ import { openMemory } from "../../lib/backend/memory.ts";
 import { RangeList } from "../../lib/backend/range_list.ts";
 import { Draws } from "../../lib/chunk/draws.ts";
 import { lockBackend } from "../../lib/chunk/lock.ts";
+import { SlowStage } from "../../lib/chunk/slow.ts";
 import { trackBackend } from "../../lib/chunk/track.ts";
 import { LeechedRegion } from "../../lib/migration/leeched_region.ts";
 import { SeederClient } from "../../lib/migration/seeder_client.ts";
@@ -26,10 +27,12 @@ const CHUNK = 4096, SIZE = 16 * CHUNK;
 /** A source in this isolate, and clients of it. */
 function seed() {
   const track = trackBackend(openMemory({ size: SIZE }), { chunkSize: CHUNK });
-  const lock = lockBackend(track);
-  const program = { flush() {}, suspend() {}, resume() {}, record() {}, onStage() {} };
+  const lock = lockBackend(track), slow = new SlowStage(lock);
+  const program = {
+    ...{ flush() {}, suspend() {}, resume() {}, throttle() {}, record() {}, onStage() {} },
+  };
   const state = { at: "serving", epoch: 0 } as const;
-  const core = new SeederCore({ lock, track, chunkSize: CHUNK, program, state });
+  const core = new SeederCore({ lock, slow, track, chunkSize: CHUNK, program, state });
   const client = (leech: number) =>
     new SeederClient(
       { control: (message) => core.control(message.slice()) },

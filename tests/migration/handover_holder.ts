@@ -18,7 +18,8 @@ const nothing = () => Promise.resolve();
 async function seed(backend: string): Promise<void> {
   const places = openPlaces("telemap://127.0.0.1:0", {});
   const host = await BackendHost.startSeeded(backend, { chunkSize: 65536 });
-  await host.seed({ suspend: nothing, resume: nothing, flush: nothing }, () => {});
+  const program = { suspend: nothing, resume: nothing, flush: nothing, throttle: nothing };
+  await host.seed(program, () => {});
   await places.serve(host);
   console.log(JSON.stringify({ event: "ready", url: places.urls[0] }));
 }

@@ -36,6 +36,7 @@ const REPLIES: Record<SeederRequest["type"], SeederReply> = {
   outcome: { type: "outcome", state: "serving", epoch: 4, leech: new Uint8Array(16) },
   done: { type: "outcome", state: "released", epoch: 5, leech: LEECH },
   cancel: { type: "outcome", state: "serving", epoch: 5, leech: new Uint8Array(16) },
+  throttle: { type: "outcome", state: "serving", epoch: 4, leech: new Uint8Array(16) },
   digests: { type: "digests", chunk: 7, digests: pattern(32, 4) },
 };
 
@@ -50,6 +51,7 @@ function calls(seeder: SeederClient): Record<SeederRequest["type"], () => Promis
     outcome: () => seeder.outcome({ epoch: 5 }),
     done: () => seeder.done({ epoch: 5 }),
     cancel: () => seeder.cancel(),
+    throttle: () => seeder.throttle({ rate: 1 << 20, milliseconds: 30_000 }),
     digests: () => seeder.digests({ chunk: 7, count: 2 }),
   };
 }
@@ -89,6 +91,7 @@ Deno.test("every request arrives, and its reply comes back", () => {
       { type: "outcome", leech: LEECH, epoch: 5 },
       { type: "done", leech: LEECH, epoch: 5 },
       { type: "cancel", leech: LEECH },
+      { type: "throttle", leech: LEECH, rate: 1 << 20, milliseconds: 30_000 },
       { type: "digests", leech: LEECH, chunk: 7, count: 2 },
     ]);
   });
