@@ -66,7 +66,7 @@ Deno.test("bash completes operands, whatever options stand between", async () =>
   assertEquals(await complete("telemap copy --verify --concurrency 3 mem"), ["memory:"]);
   assertEquals(await complete("telemap copy memory:1 --verify fi"), ["file:/"]);
   assertEquals(await complete("telemap completions bash "), []);
-  assertEquals(await complete("telemap migrate "), ["status", "recover"]);
+  assertEquals(await complete("telemap migrate "), ["status", "recover", "promote", "demo"]);
   for (const before of ["", "file:/a ", "file:/a --json file:/b "]) {
     assertEquals(await complete(`telemap migrate status ${before}fi`), ["file:/"]);
   }

@@ -14,10 +14,14 @@ import { FencedError, formatSize, UsageError } from "../mod.ts";
 import { NOBODY } from "../lib/backend/handover_record.ts";
 import { openLibc } from "../ffi/libc.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
+import { demonstrateMigration } from "./migrate_demo.ts";
+import { promoteProcess } from "./standby.ts";
 import { migrateAdvice } from "./migrate_advice.ts";
 
 /** Ranges that people are shown. */
 const RANGES_SHOWN = 4;
+/** How long a standby is given to take over, and how often it is looked at, in ms. */
+const PROMOTED_MS = 120_000, LOOK_MS = 50;
 
 /** See the module. */
 export const migrate: Command = defineCommand({
@@ -31,11 +35,24 @@ export const migrate: Command = defineCommand({
     "fenced, and a copy does not become the region without the word of its source. With " +
     "--source-is-dead it does, and what may be missing is printed: if the source comes back all " +
     "the same, there are two regions.\n" +
+    "promote has the standby take over that a telemap leech --follow keeps of a region: its source " +
+    "suspends, and is fenced. With --source-is-dead it is not asked, as with recover.\n" +
+    "demo shows in two processes of this host how a region moves while it is written.\n" +
     "With --json it prints a line for each region. The exit code of recover is 1 where the source " +
     "has to be asked.",
   operands: [
-    { name: "ACTION", help: "what is to be done: status or recover", value: ["status", "recover"] },
-    { name: "BACKEND", help: "file: or dir: URL of the region", value: "url", many: true },
+    {
+      name: "ACTION",
+      help: "what is to be done: status, recover, promote or demo",
+      value: ["status", "recover", "promote", "demo"],
+    },
+    {
+      name: "BACKEND",
+      help: "file: or dir: URL of the region",
+      value: "url",
+      optional: true,
+      many: true,
+    },
   ],
   options: {
     "source-is-dead": { help: "make a copy the region although its source was not asked" },
@@ -44,22 +61,33 @@ export const migrate: Command = defineCommand({
   examples: [
     { call: "telemap migrate status file:/srv/disk.img", does: "who owns a region" },
     {
+      call: "telemap migrate promote file:/srv/copy.img",
+      does: "have a standby take over from its source",
+    },
+    {
       call: "telemap migrate recover file:/srv/disk.img --source-is-dead",
       does: "go on with a copy, as the host that it came from is lost",
     },
   ],
   async run([action, ...backends], options) {
     const { json, "source-is-dead": sourceIsDead } = options;
-    if (sourceIsDead && action === "status") {
-      throw new UsageError("--source-is-dead is of telemap migrate recover only");
+    if ((action === "demo") !== (backends.length === 0)) {
+      throw new UsageError(
+        action === "demo" ? "migrate demo takes no region" : `migrate ${action} takes a region`,
+      );
     }
+    if (sourceIsDead && action !== "recover" && action !== "promote") {
+      throw new UsageError("--source-is-dead is of telemap migrate recover and promote only");
+    }
+    if (action === "demo") return await demonstrateMigration(json);
     for (const url of backends) ownedPlace(url);
     openLibc();
     const failures: unknown[] = [];
     for (const url of backends) {
       try {
         if (action === "status") tell(await inspectOwnership(url), json);
-        else await recover(url, sourceIsDead, json);
+        else if (action === "recover") await recover(url, sourceIsDead, json);
+        else await promote(url, sourceIsDead, json);
       } catch (error) {
         failures.push(error);
       }
@@ -79,6 +107,30 @@ async function recover(url: string, sourceIsDead: boolean, json: boolean): Promi
   throw new FencedError(`Cannot settle who owns ${url} without its source`, {
     hint: migrateAdvice(after),
   });
+}
+
+async function promote(url: string, sourceIsDead: boolean, json: boolean): Promise<void> {
+  const { holder } = await inspectOwnership(url);
+  if (holder === undefined) {
+    if (sourceIsDead) return await recover(url, sourceIsDead, json);
+    throw new FencedError(`Cannot promote ${url}: no process keeps it as a standby`, {
+      hint:
+        "start telemap leech --follow there, or add --source-is-dead if its source never comes " +
+        "back",
+    });
+  }
+  promoteProcess(holder, { sourceIsDead });
+  const late = performance.now() + PROMOTED_MS;
+  for (;;) {
+    const now = await inspectOwnership(url);
+    if (now.record.state === "taken" || now.record.state === "owner") return tell(now, json);
+    if (now.holder !== holder || performance.now() > late) {
+      throw new FencedError(`Cannot tell that ${url} was taken over by process ${holder}`, {
+        hint: "see what it printed",
+      });
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
 }
 
 /** Prints how a region stands; `before`: how it stood before it was made the region here. */

@@ -6,10 +6,10 @@
  */
 import { type Leecher, type MigrationMetrics, TelemapError } from "../mod.ts";
 
-/** What a standby is told, and how: SIGUSR1 and SIGUSR2, by their numbers. */
+/** What a standby is told by which signal. The runtime takes SIGUSR1 for itself. */
 const SIGNALS = [
-  { name: "SIGUSR1", number: 10, sourceIsDead: false },
-  { name: "SIGUSR2", number: 12, sourceIsDead: true },
+  { name: "SIGUSR2", number: 12, sourceIsDead: false },
+  { name: "SIGPWR", number: 30, sourceIsDead: true },
 ] as const;
 
 /** How a standby is to take over. */

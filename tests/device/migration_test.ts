@@ -181,6 +181,27 @@ test(
 );
 
 test(
+  "a program that writes faster than it is copied can be slowed until it moves",
+  FILE,
+  async (site) => {
+    const rates: number[] = [];
+    await using seeder = await seed(site, {
+      onSuspend: () => writer.suspend(),
+      onThrottle: (rate) => void rates.push(rate),
+    });
+    const writer = new Writer(seeder.mount, FILE);
+    await using leecher = await Leecher.open({
+      ...{ ...FILE, source: seeder.url, local: site.local },
+      pullRate: 32 * MIB,
+    } as LeecherOptions);
+    const mount = await leecher.finalize({ strategy: "throttle", maxDowntime: 25 });
+    const { throttledRate } = await leecher.progress();
+    assertEquals([rates.includes(throttledRate), rates.at(-1)], [true, Infinity]);
+    assertSame(await readAll(mount, FILE), writer.model);
+  },
+);
+
+test(
   "a program that does not suspend in time goes on, and can be asked again",
   FILE,
   async (site) => {

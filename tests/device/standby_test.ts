@@ -1,0 +1,128 @@
+/**
+ * `telemap leech --follow` and `telemap migrate promote`: a standby keeps up with its source, and takes
+ * over from one that lives, which is fenced, or from one that is dead.
+ */
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { requires, withReason } from "../requires.ts";
+import { type Event, telemap, TelemapProcess } from "../telemap_process.ts";
+import { temporaryDirectory } from "./command.ts";
+
+const needs = requires("root", "/dev/fuse");
+const MIB = 1 << 20;
+
+/** A source, its standby, and what the source appears as. */
+interface Pair {
+  seeder: TelemapProcess;
+  standby: TelemapProcess;
+  copy: string;
+  path: string;
+}
+
+function test(name: string, fn: (pair: Pair) => Promise<void>): void {
+  Deno.test({
+    name: withReason(name, needs),
+    ignore: needs.ignore,
+    async fn() {
+      using directory = temporaryDirectory();
+      const region = `file:${directory.path}/region?size=${16 * MIB}`;
+      const copy = `file:${directory.path}/copy`;
+      const listen = ["--listen", "telemap://127.0.0.1:0", "--json"];
+      await using seeder = new TelemapProcess(["seed", region, "--device", "fuse", ...listen]);
+      const { url, path } = await seeder.next();
+      const follow = ["--cache", copy, "--device", "fuse", "--follow", "50ms", "--json"];
+      await using standby = new TelemapProcess(["leech", `${url}`, ...follow]);
+      await fn({ seeder, standby, copy, path: `${path}` });
+    },
+  });
+}
+
+/** The next event that is one, and like this. */
+async function nextOf(
+  process: TelemapProcess,
+  name: string,
+  isIt: (event: Event) => boolean = () => true,
+): Promise<Event> {
+  for (;;) {
+    const event = await process.next();
+    if (event["event"] === name && isIt(event)) return event;
+  }
+}
+
+/** Writes where the source is mounted, and waits until the standby has it. */
+async function writeAndWait({ path, standby }: Pair, text: string): Promise<void> {
+  await write(path, text);
+  const { rounds } = await nextOf(standby, "lag");
+  // A round that began after the write is over, and another one.
+  await nextOf(standby, "lag", (event) => Number(event["rounds"]) >= Number(rounds) + 3);
+}
+
+async function write(path: string, text: string): Promise<void> {
+  using file = await Deno.open(path, { write: true });
+  await file.seek(5 * MIB, Deno.SeekMode.Start);
+  await file.write(new TextEncoder().encode(text));
+  await file.sync();
+}
+
+async function read(path: unknown, length: number): Promise<string> {
+  using file = await Deno.open(`${path}`);
+  await file.seek(5 * MIB, Deno.SeekMode.Start);
+  const bytes = new Uint8Array(length);
+  await file.read(bytes);
+  return new TextDecoder().decode(bytes);
+}
+
+test("a standby takes over from a source that lives, which is fenced", async (pair) => {
+  const { seeder, standby, copy, path } = pair;
+  await writeAndWait(pair, "early");
+  const lag = await nextOf(standby, "lag", (event) => event["lagBytes"] === 0);
+  assert(Number(lag["lagMs"]) < 5000, `${lag["lagMs"]} ms behind`);
+  await write(path, "later");
+  const held = await Deno.open(path, { write: true });
+  const promoted = await telemap(["migrate", "promote", copy, "--json"]);
+  assertEquals(promoted.code, 0, promoted.err);
+  assertStringIncludes(promoted.out, '"epoch":1');
+  const ready = await nextOf(standby, "ready");
+  assertEquals([await read(ready["path"], 5), ready["missing"]], ["later", undefined]);
+  await write(`${ready["path"]}`, "there");
+  await assertRejects(() => held.write(new Uint8Array(1)), Deno.errors.PermissionDenied);
+  held.close();
+  await nextOf(standby, "complete");
+  assertEquals((await seeder.end()).code, 0);
+  standby.kill("SIGINT");
+  assertEquals((await standby.end()).code, 0);
+});
+
+test("a standby whose source is dead becomes the region by the user's word alone", async (pair) => {
+  const { seeder, standby, copy } = pair;
+  await writeAndWait(pair, "there");
+  seeder.kill("SIGKILL");
+  const promoted = await telemap(["migrate", "promote", copy, "--source-is-dead", "--json"]);
+  assertEquals(promoted.code, 0, promoted.err);
+  assertStringIncludes(promoted.out, '"promoted":true');
+  const { path, missing, promoted: told } = await nextOf(standby, "ready");
+  assertEquals([await read(path, 5), told], ["there", true]);
+  const { bytes, milliseconds } = missing as { bytes: number; milliseconds: number };
+  assertEquals(bytes, 0);
+  assert(milliseconds > 0 && milliseconds < 30_000, `${milliseconds} ms`);
+  await write(`${path}`, "again");
+  await nextOf(standby, "complete");
+  standby.kill("SIGINT");
+  assertEquals((await standby.end()).code, 0);
+  const { out } = await telemap(["migrate", "status", copy, "--json"]);
+  assertStringIncludes(out, '"verdict":"owned"');
+});
+
+test("who is no standby is not promoted, and goes on", async ({ seeder, standby, copy }) => {
+  await nextOf(standby, "lag");
+  const region = copy.replace(/copy$/, "region");
+  const source = await telemap(["migrate", "promote", region]);
+  assertEquals([source.code, source.err.split("\n").length], [1, 1]);
+  assertStringIncludes(source.err, `process ${seeder.pid}: it is no standby`);
+  standby.kill("SIGINT");
+  assertEquals((await standby.end()).code, 0);
+  const nobody = await telemap(["migrate", "promote", copy]);
+  assertEquals(nobody.code, 1);
+  assertStringIncludes(nobody.err, "no process keeps it as a standby");
+  seeder.kill("SIGINT");
+  assertEquals((await seeder.end()).code, 0);
+});
