@@ -6,21 +6,24 @@
  * @module
  */
 import { TextLineStream } from "@std/streams";
-import { Leecher, type MigrationMetrics } from "../mod.ts";
+import { Leecher, type MigrationMetrics, openBackend } from "../mod.ts";
 import { median } from "./statistics.ts";
 import { takeMemory } from "./take_memory.ts";
 
 const SIZE = 1024 << 20;
 const RATES = [10, 100, 1000];
 const ROUND_TRIPS = [0, 5, 25];
+/** How the wire is read by itself: bytes a request, and requests at a time. */
+const PIECE = 1 << 20, DEPTH = 64;
 /** How long the program may stand still beside a round trip and its last set. */
 const OVER_MS = 20;
 
 /** What one migration came to. */
 interface Run {
   metrics: MigrationMetrics;
-  /** MB/s at which the region was copied first. */
+  /** MB/s at which the region was copied first, and what of the wire's that is. */
   copyRate: number;
+  ofWire: number;
   /** Share of its speed that the program lost while it was followed. */
   slowdown: number;
 }
@@ -29,7 +32,7 @@ interface Run {
 export async function compareMigration(rounds: number): Promise<string[]> {
   const lines = [
     "Memory of 1 GiB moves, of which 64 MiB are written (medians)",
-    "   MiB/s     rtt  downtime   limit  last set  suspend  flush  copied  rounds  received  slower  stop and copy",
+    "   MiB/s     rtt  downtime   limit  last set  suspend   flush      copied  of wire  rounds  received  slower  stop and copy",
   ];
   for (const rtt of ROUND_TRIPS) {
     const stopped = await stopAndCopy(rtt);
@@ -56,7 +59,8 @@ function describe(rate: number, rtt: number, runs: readonly Run[], stopped: numb
     `${rtt} ms`.padStart(8),
     ...[downtimeMs!, limit].map((ms) => `${ms.toFixed(1)}`.padStart(8)),
     ...[lastSetMs!, suspendMs!, flushMs!].map((ms) => ms.toFixed(1).padStart(8)),
-    `${of(({ copyRate }) => copyRate).toFixed(0)} MB/s`.padStart(9),
+    `${of(({ copyRate }) => copyRate).toFixed(0)} MB/s`.padStart(11),
+    of(({ ofWire }) => ofWire).toFixed(2).padStart(8),
     `${rounds}`.padStart(7),
     `${(receivedBytes! / SIZE).toFixed(2)} x`.padStart(9),
     `${(of(({ slowdown }) => slowdown) * 100).toFixed(0)} %`.padStart(7),
@@ -68,11 +72,12 @@ function describe(rate: number, rtt: number, runs: readonly Run[], stopped: numb
 async function move(rate: number, rtt: number): Promise<Run> {
   await using program = await Program.start(rate, rtt);
   const alone = Number(await program.ask("speed"));
+  const wireRate = await readByWire(program.url);
   takeMemory(2 * SIZE);
+  const start = performance.now();
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },
   });
-  const start = performance.now();
   await leecher.copied();
   const copyRate = SIZE / 1e3 / (performance.now() - start);
   const followed = Number(await program.ask("speed"));
@@ -80,7 +85,24 @@ async function move(rate: number, rtt: number): Promise<Run> {
   await leecher.finalize({ strategy: "force", maxTime: 10_000 });
   const metrics = await leecher.progress();
   await leecher.completed();
-  return { metrics, copyRate, slowdown: 1 - followed / alone };
+  return { metrics, copyRate, ofWire: copyRate / wireRate, slowdown: 1 - followed / alone };
+}
+
+/** MB/s at which a client of the wire reads all of the region, and keeps nothing. */
+async function readByWire(url: string): Promise<number> {
+  await using region = await openBackend(url);
+  const start = performance.now();
+  let offset = 0;
+  const read = async () => {
+    const piece = new Uint8Array(PIECE);
+    while (offset < SIZE) {
+      const at = offset;
+      offset += PIECE;
+      await region.readAt(piece, at);
+    }
+  };
+  await Promise.all(Array.from({ length: DEPTH }, read));
+  return SIZE / 1e3 / (performance.now() - start);
 }
 
 /** Milliseconds for which the program stands still that is stopped first. */
