@@ -15,8 +15,8 @@ export interface ScheduledOptions {
   size: number;
   /** Answers when the operation of that name may go on. */
   step(name: string): Promise<unknown>;
-  /** Whether this operation fails; asked before and after it is done. */
-  fails(): boolean;
+  /** Whether the operation of that name fails; asked before and after it is done. */
+  fails(name: string): boolean;
   /** Called whenever something was done. */
   onDone?(): void;
   /** Called before bytes `[from, to)` change. */
@@ -85,16 +85,17 @@ export class ScheduledBackend implements Backend {
   async #run(name: string, offset: number, length: number, action: () => void): Promise<void> {
     assert(!this.#closed, "Nothing reaches a backend after it was closed");
     checkRange(this.size, offset, length);
-    await this.#options.step(`${name} ${offset}+${length}`);
-    if (this.#options.fails()) {
+    const step = `${name} ${offset}+${length}`;
+    await this.#options.step(step);
+    if (this.#options.fails(step)) {
       if (name === "flush") this.#lose();
       throw new ConnectionError(`Lost before the ${name}`);
     }
     action();
     const losses = this.#losses;
     this.#options.onDone?.();
-    await this.#options.step(`${name} ${offset}+${length} answered`);
-    const lost = losses !== this.#losses && name !== "read" || this.#options.fails();
+    await this.#options.step(`${step} answered`);
+    const lost = losses !== this.#losses && name !== "read" || this.#options.fails(step);
     if (lost) throw new ConnectionError(`Lost after the ${name}`);
   }
 

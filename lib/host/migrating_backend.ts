@@ -201,7 +201,7 @@ export async function openLeeched(
       ...{ url: cacheUrl, cache: local, size, chunkSize, discard },
       remote: { id: remote.regionId },
     });
-    const isOld = journal.isNew !== true && discard;
+    const isOld = place !== undefined && journal.isNew !== true && discard;
     const copy = new LeechedRegion({ remote, local, chunkSize, journal });
     const backend = new MigratingBackend(copy, chunkSize, handover);
     if (!isTaken) await backend.lock.lock();

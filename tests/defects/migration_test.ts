@@ -19,6 +19,7 @@ import { settle } from "../gate.ts";
 import { DelayedBackend } from "../rpc/delayed_backend.ts";
 import { ScheduledBackend } from "../scheduled_backend.ts";
 import { inTime } from "./in_time.ts";
+import { MovingRegion } from "./moving_region.ts";
 
 openLibc();
 
@@ -136,4 +137,11 @@ Deno.test("what is locked waits for what is under way, and closing ends what wai
   assertEquals(inner.count, 0, "Nothing gets through");
   await stage.close();
   await inTime(read);
+});
+
+Deno.test("a copy in memory is not compared with the source before it is made", async () => {
+  await using moving = new MovingRegion({ size: SIZE, chunkSize: CHUNK });
+  await using target = await moving.leech();
+  await inTime(target.core.copied());
+  assertEquals(moving.asked, ["track"]);
 });

@@ -22,8 +22,10 @@ export interface TestWireServerOptions extends Partial<Omit<WireServerOptions, "
   readOnly?: boolean;
   /** As in {@linkcode WireExport}. */
   control?: Controller;
-  /** Listen here instead of on a free port of the loopback. */
+  /** Listen here instead of on a port of the loopback. */
   socket?: string;
+  /** Of the loopback; a free one unless told. */
+  port?: number;
 }
 
 /** See the module. Its end drops its connections; the backend stays open. */
@@ -44,7 +46,7 @@ export class TestWireServer implements AsyncDisposable {
   }
 
   private constructor(options: TestWireServerOptions) {
-    const { backend, readOnly = false, socket, control, ...rest } = options;
+    const { backend, readOnly = false, socket, port = 0, control, ...rest } = options;
     const { region = new Uint8Array(16), instance = new Uint8Array(16) } = options;
     const target: WireExport = { backend, readOnly, region, instance, control };
     this.#server = new WireServer({
@@ -52,7 +54,7 @@ export class TestWireServer implements AsyncDisposable {
       lookup: (name) => name === "none" ? undefined : target,
     });
     if (socket === undefined) {
-      const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const listener = Deno.listen({ hostname: "127.0.0.1", port });
       this.url = `telemap://127.0.0.1:${listener.addr.port}`;
       this.#listener = listener;
     } else {
