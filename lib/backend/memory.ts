@@ -4,14 +4,21 @@
  * @module
  */
 import { adviseAt, bytesAt, MADV, Mapping } from "../../ffi/mman.ts";
-import { type Backend, checkRange, type Extent, type SharedBackend } from "./backend.ts";
+import {
+  type Awaitable,
+  type Backend,
+  checkRange,
+  type Extent,
+  type SharedBackend,
+} from "./backend.ts";
 import type { ZeroOptions } from "./backend.ts";
 import { Bitmap } from "./bitmap.ts";
-import { ClosedError, ReadOnlyError, UsageError } from "./errors.ts";
+import { ClosedError, errorCode, ReadOnlyError, UsageError } from "./errors.ts";
 import { appendExtent } from "./extents.ts";
 
 /** Bytes to a bit of what was ever written; a multiple of every page size there is. */
 const BLOCK = 65536;
+const HUGE_PAGE = 2 << 20;
 
 /** What {@linkcode SharedBackend} tells of memory. */
 export type SharedMemory = Extract<SharedBackend, { kind: "memory" }>;
@@ -102,11 +109,32 @@ export class MemoryBackend implements Backend {
   writeAt(buffer: Uint8Array, offset: number): void {
     this.#checkWrite(offset, buffer.length);
     if (buffer.length === 0) return;
-    const first = Math.floor(offset / BLOCK);
-    const last = Math.floor((offset + buffer.length - 1) / BLOCK);
-    if (first === last) this.#written.add(first);
-    else this.#written.addRange(first, last + 1);
+    this.#markWritten(offset, buffer.length);
     this.#bytes.set(buffer, offset);
+  }
+
+  fillInPlace(
+    offset: number,
+    length: number,
+    fill: (bytes: Uint8Array) => Awaitable<void>,
+  ): Awaitable<void> {
+    this.#checkWrite(offset, length);
+    if (length === 0) return;
+    this.#markWritten(offset, length);
+    return fill(this.#bytes.subarray(offset, offset + length));
+  }
+
+  /** All of it is going to be written: it is taken up by pages of 2 MiB, where the kernel has those. */
+  expectAll(): void {
+    const address = Math.ceil(this.memory.address / HUGE_PAGE) * HUGE_PAGE;
+    const length = this.memory.address + this.size - address;
+    if (length < HUGE_PAGE) return;
+    try {
+      adviseAt(address, length, MADV.HUGEPAGE, "a memory region");
+    } catch (error) {
+      // A kernel that was built without them (EINVAL) takes it up by small ones.
+      if (errorCode(error) !== "EINVAL") throw error;
+    }
   }
 
   flush(): void {
@@ -174,6 +202,13 @@ export class MemoryBackend implements Backend {
   [Symbol.asyncDispose](): Promise<void> {
     this.close();
     return Promise.resolve();
+  }
+
+  #markWritten(offset: number, length: number): void {
+    const first = Math.floor(offset / BLOCK);
+    const last = Math.floor((offset + length - 1) / BLOCK);
+    if (first === last) this.#written.add(first);
+    else this.#written.addRange(first, last + 1);
   }
 
   #check(offset: number, length: number): void {

@@ -9,6 +9,7 @@ import type { Awaitable, Backend, Extent, ZeroOptions } from "../backend/backend
 import { ClosedError, TelemapError, UsageError } from "../backend/errors.ts";
 import { HandoverFile, readHandover } from "../backend/handover_file.ts";
 import { type HandoverRecord, NOBODY, UNRECORDED } from "../backend/handover_record.ts";
+import { MemoryBackend } from "../backend/memory.ts";
 import { openJournal } from "../chunk/journal_file.ts";
 import { lockBackend, type LockedBackend } from "../chunk/lock.ts";
 import { SlowStage } from "../chunk/slow.ts";
@@ -202,6 +203,7 @@ export async function openLeeched(
       remote: { id: remote.regionId },
     });
     const isOld = place !== undefined && journal.isNew !== true && discard;
+    if (local instanceof MemoryBackend) local.expectAll();
     const copy = new LeechedRegion({ remote, local, chunkSize, journal });
     const backend = new MigratingBackend(copy, chunkSize, handover);
     if (!isTaken) await backend.lock.lock();

@@ -60,6 +60,8 @@ export interface Missing {
 
 /** Pieces of the last set that are asked for ahead. */
 const PIECES_MOST = 64;
+/** Between rounds that find nothing, in ms. */
+const IDLE_MS = 10;
 /** How long the source may take to hear that it is needed no more, in ms. */
 const DONE_MS = 10_000;
 /** How long a source may take to hear that this side gives up, in ms. */
@@ -87,7 +89,10 @@ export class LeecherCore {
   #ahead: { epoch: number; pieces: Promise<{ offset: number; content: Uint8Array }>[] } | undefined;
   #handover = { force: false, askedAt: 0, offeredAt: 0, receivedAt: 0 };
   #isCopied = false;
-  readonly #copied = Promise.withResolvers<void>();
+  #copied = Promise.withResolvers<void>();
+  /** Whether copying has failed: whoever takes over has it begin anew. */
+  #copyFailed = false;
+  #completing: Promise<void> | undefined;
   /** When the last round began that is over: what is here is as of then. */
   #asOf = -Infinity;
   /** One round or handover at a time. */
@@ -106,7 +111,6 @@ export class LeecherCore {
     };
     const { chunkSize, states: { count: chunks } } = copy.region;
     this.#source = new TrackedSource(client, { chunkSize, chunks }, tracked);
-    this.#copied.promise.catch(() => {});
     this.#driver = new TargetDriver(client, this.#target(), start);
     this.#driver.start();
   }
@@ -209,6 +213,11 @@ export class LeecherCore {
   async complete(): Promise<void> {
     if (this.isOver) return;
     if (!this.isOwner) throw new UsageError("Cannot complete what was not taken over");
+    this.#completing ??= this.#complete().finally(() => this.#completing = undefined);
+    await this.#completing;
+  }
+
+  async #complete(): Promise<void> {
     const { copy, remote } = this.#options;
     await this.#puller?.complete();
     await this.#compareAll();
@@ -250,7 +259,7 @@ export class LeecherCore {
 
   /** Copies all the first time; again, what was offered is out of date as soon as it is taken back. */
   async #follow(): Promise<void> {
-    const { isOld, record, start } = this.#options;
+    const { record, start } = this.#options;
     const isFirst = this.#asOf === -Infinity;
     if (!isFirst || start.state.at !== "following") {
       await record("receiving", this.#driver.state.epoch, false);
@@ -261,11 +270,18 @@ export class LeecherCore {
     }
     this.#asOf = performance.now();
     // In the background: the driver does not wait for that.
-    this.#copyAll(isOld).then(this.#copied.resolve, this.#copied.reject);
+    this.#beginToCopy();
   }
 
-  async #copyAll(isOld: boolean): Promise<void> {
-    if (isOld) await this.#adoptAll();
+  #beginToCopy(): void {
+    const { promise, resolve, reject } = this.#copied = Promise.withResolvers();
+    this.#copyFailed = false;
+    promise.catch(() => this.#copyFailed = true);
+    this.#copyAll().then(resolve, reject);
+  }
+
+  async #copyAll(): Promise<void> {
+    if (this.#options.isOld) await this.#adoptAll();
     const start = performance.now(), { absentBytes } = this.#options.copy;
     await this.#pull([]);
     this.#rate = absentBytes / (performance.now() - start) * 1000;
@@ -287,6 +303,7 @@ export class LeecherCore {
     const convergence = new Convergence(options);
     const start = performance.now();
     const late = Math.max(options.maxTime, 0);
+    if (this.#copyFailed) this.#beginToCopy();
     if (options.strategy !== "force") await this.#copied.promise;
     else await Promise.race([this.#copied.promise, pauseFor(late, this.#closed.signal)]);
     for (;;) {
@@ -306,7 +323,10 @@ export class LeecherCore {
           await client.throttle({ rate: slowed, milliseconds: THROTTLE_MS });
         }
       }
-      convergence.add(await this.#round());
+      const round = await this.#round();
+      convergence.add(round);
+      // Only the network may get better then, and not at once.
+      if (round.bytes === 0) await pauseFor(IDLE_MS, this.#closed.signal);
     }
   }
 
@@ -425,6 +445,7 @@ export class LeecherCore {
     this.#copied.resolve();
     // Who is promoted is made whole first.
     if (this.#driver.state.at === "owner") return;
+    copy.admitOthers();
     copy.onFaulted = (milliseconds) => this.#faults.add(milliseconds);
     lock.release();
     if (!copy.region.states.complete && !this.#handover.force) this.#fetchRest(new RangeList());
