@@ -75,6 +75,8 @@ const THROTTLED_MOST_MS = 60_000;
 const RETRY_MS = 100;
 /** A request that has to wait is refused after so long; it may be made again. */
 const WAIT_MS = 30_000;
+/** However long a leecher would take, the program stands still for it no longer than that. */
+const OFFER_MOST_MS = 3_600_000;
 const NOBODY = new Uint8Array(16);
 
 /** See the module. */
@@ -261,8 +263,9 @@ export class SeederCore {
 
   /** Suspends the program, and finds out what it has written last. */
   async #suspend(): Promise<void> {
-    const { leech, generation, epoch, timeout } = this.#asked!;
+    const { leech, generation, epoch } = this.#asked!;
     const { program, lock } = this.#options;
+    const timeout = Math.min(this.#asked!.timeout, OFFER_MOST_MS);
     clearTimeout(this.#deadline);
     this.#deadline = setTimeout(() => this.#late(epoch), timeout);
     void this.#throttle({ rate: 0, milliseconds: 0 });
