@@ -98,10 +98,13 @@ export class MigratingBackend extends Stage {
     return this.seeder = new SeederCore({ lock, slow, track, chunkSize, program, state });
   }
 
-  /** Lets go of a copy that will not become the region: nobody sees what is in it. */
+  /**
+   * Lets go of a copy that will not become the region: nobody sees what is in it, and nobody is told
+   * that it has what he writes.
+   */
   abandon(): void {
     if (this.leecher!.isOwner) return;
-    this.lock.refuse(new ClosedError("Cannot read a region that was not taken over"), "reads");
+    this.lock.refuse(new ClosedError("Cannot use a region that was not taken over"), "all");
     this.lock.release();
   }
 
