@@ -4,7 +4,7 @@
  */
 import { assertEquals, assertRejects } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
-import { ClosedError } from "../../lib/backend/errors.ts";
+import { ClosedError, errorCode, RemoteError, UsageError } from "../../lib/backend/errors.ts";
 import { openMemory } from "../../lib/backend/memory.ts";
 import { RangeList } from "../../lib/backend/range_list.ts";
 import { Draws } from "../../lib/chunk/draws.ts";
@@ -12,25 +12,31 @@ import { lockBackend } from "../../lib/chunk/lock.ts";
 import { SlowStage } from "../../lib/chunk/slow.ts";
 import { trackBackend } from "../../lib/chunk/track.ts";
 import { LeechedRegion } from "../../lib/migration/leeched_region.ts";
+import type { FinalizeOptions } from "../../lib/migration/leecher_core.ts";
 import { SeederClient } from "../../lib/migration/seeder_client.ts";
 import { SeederCore } from "../../lib/migration/seeder_core.ts";
+import { Seeder } from "../../lib/mount/seeder.ts";
 import { assertBytes, pattern, readBack } from "../backend_model.ts";
 import { settle } from "../gate.ts";
 import { DelayedBackend } from "../rpc/delayed_backend.ts";
 import { ScheduledBackend } from "../scheduled_backend.ts";
+import { VirtualClock } from "../virtual_clock.ts";
 import { inTime } from "./in_time.ts";
 import { MovingRegion } from "./moving_region.ts";
 
 openLibc();
 
 const CHUNK = 4096, SIZE = 16 * CHUNK;
+const GOAL: FinalizeOptions = {
+  ...{ maxDowntime: 1000, maxTime: 60_000, offerMs: 10_000, strategy: "wait" },
+};
 
 /** A source in this isolate, and clients of it. */
-function seed() {
+function seed(resume = () => {}) {
   const track = trackBackend(openMemory({ size: SIZE }), { chunkSize: CHUNK });
   const lock = lockBackend(track), slow = new SlowStage(lock);
   const program = {
-    ...{ flush() {}, suspend() {}, resume() {}, throttle() {}, record() {}, onStage() {} },
+    ...{ flush() {}, suspend() {}, resume, throttle() {}, record() {}, onStage() {} },
   };
   const state = { at: "serving", epoch: 0 } as const;
   const core = new SeederCore({ lock, slow, track, chunkSize: CHUNK, program, state });
@@ -39,7 +45,7 @@ function seed() {
       { control: (message) => core.control(message.slice()) },
       new Uint8Array(16).fill(leech),
     );
-  return { region: lock, client };
+  return { core, region: lock, client };
 }
 
 Deno.test("what was written is told until it has arrived, to all who follow, and so is what follows", async () => {
@@ -144,4 +150,110 @@ Deno.test("a copy in memory is not compared with the source before it is made", 
   await using target = await moving.leech();
   await inTime(target.core.copied());
   assertEquals(moving.asked, ["track"]);
+});
+
+Deno.test("chunks that were all written since they were copied come, the last one too", async () => {
+  for (const strategy of ["wait", "force"] as const) {
+    await using moving = new MovingRegion({ size: SIZE, chunkSize: CHUNK });
+    await using target = await moving.leech();
+    await target.core.copied();
+    await moving.source.writeAt(pattern(SIZE, 5), 0);
+    const maxTime = strategy === "force" ? 0 : 60_000;
+    await inTime(target.core.finalize({ ...GOAL, strategy, maxTime }));
+    await inTime(target.core.complete());
+    assertEquals([moving.seeder.stage, target.core.isOver], ["released", true]);
+    assertBytes(await readBack(target.region, 0, SIZE), pattern(SIZE, 5), "The region");
+  }
+});
+
+for (const size of [1, CHUNK - 1, CHUNK + 1, 3 * CHUNK + 5]) {
+  Deno.test(`${size} bytes move to the last one`, async () => {
+    await using moving = new MovingRegion({ size, chunkSize: CHUNK });
+    await using target = await moving.leech();
+    await target.core.copied();
+    await moving.source.writeAt(new Uint8Array([99]), size - 1);
+    await inTime(target.core.finalize(GOAL));
+    await inTime(target.core.complete());
+    assertEquals((await readBack(target.region, size - 1, 1))[0], 99);
+    const { localBytes, compared } = target.core.metrics;
+    const chunks = Math.ceil(size / CHUNK);
+    assertEquals([localBytes, compared], [size, { equal: chunks, different: 0, left: 0 }]);
+  });
+}
+
+Deno.test("who uses a region that is not here yet waits, and hears when it will not come", async () => {
+  await using moving = new MovingRegion({ size: SIZE, chunkSize: CHUNK });
+  await using target = await moving.leech();
+  await target.core.copied();
+  const calls = [
+    () => target.region.readAt(new Uint8Array(10), 0),
+    () => target.region.writeAt(new Uint8Array(10), 0),
+  ];
+  const refused = calls.map((call) =>
+    assertRejects(async () => await call(), ClosedError, "not taken over")
+  );
+  await inTime((async () => await target.region.flush())());
+  target.region.abandon();
+  await inTime(Promise.all(refused));
+});
+
+Deno.test("a leecher that goes away takes nothing with it, and another one gets the region", async () => {
+  await using moving = new MovingRegion({ size: SIZE, chunkSize: CHUNK });
+  const one = await moving.leech();
+  await one.core.copied();
+  await using other = await moving.leech();
+  await moving.source.writeAt(pattern(SIZE, 6), 0);
+  await one[Symbol.asyncDispose]();
+  assertEquals([moving.running, moving.seeder.stage], [true, "serving"]);
+  await inTime(other.core.finalize(GOAL));
+  await inTime(other.core.complete());
+  assertBytes(await readBack(other.region, 0, SIZE), pattern(SIZE, 6), "The region");
+});
+
+Deno.test("of a region that is offered to one, a stranger gets nothing, and ends nothing", async () => {
+  const { core, client } = seed();
+  const one = client(1), stranger = client(2);
+  const { trackId } = await one.track({ chunkSize: CHUNK });
+  await one.suspend({ trackId, generation: 0, epoch: 1, timeout: 10_000 });
+  const isRefused = async (request: Promise<unknown>) => {
+    assertEquals(errorCode(await assertRejects(() => request)), "EPERM");
+  };
+  await isRefused(stranger.last({ epoch: 1, index: 0 }));
+  await isRefused(stranger.confirm({ epoch: 1 }));
+  await isRefused(stranger.done({ epoch: 1 }));
+  await isRefused(one.done({ epoch: 1 }));
+  await stranger.cancel();
+  await stranger.outcome({ epoch: 1 });
+  assertEquals((await one.confirm({ epoch: 1 })).state, "given");
+  await isRefused(stranger.done({ epoch: 1 }));
+  await stranger.cancel();
+  assertEquals(core.stage, "given");
+  assertEquals((await one.done({ epoch: 1 })).state, "released");
+});
+
+for (const token of ["sesam", undefined]) {
+  Deno.test(`who shows ${token ?? "no token"} asks a source nothing`, async () => {
+    await using moving = new MovingRegion({ size: SIZE, chunkSize: CHUNK, token: "sesame" });
+    const error = await assertRejects(() => moving.leech({ connect: { token } }), RemoteError);
+    assertEquals([error.code, moving.asked, moving.running], ["EACCES", [], true]);
+    await using target = await moving.leech();
+    await inTime(target.core.finalize(GOAL));
+  });
+}
+
+Deno.test("a source lets nobody beyond its host in without a token", async () => {
+  const listen = "telemap://0.0.0.0:0";
+  const seeding = () => Seeder.open({ backend: "memory:1MiB", listen });
+  await assertRejects(seeding, UsageError, "beyond this host");
+});
+
+Deno.test("a program stands still for an hour at most, however long it was asked to", async () => {
+  using clock = new VirtualClock();
+  const resumed = Promise.withResolvers<void>();
+  const { core, client } = seed(resumed.resolve);
+  const leecher = client(1);
+  const { trackId } = await leecher.track({ chunkSize: CHUNK });
+  await leecher.suspend({ trackId, generation: 0, epoch: 1, timeout: 2 ** 32 - 1 });
+  await clock.run(resumed.promise);
+  assertEquals([performance.now() / 60_000, core.stage], [60, "serving"]);
 });
