@@ -3,6 +3,7 @@
  * break: stale bytes in place of holes and of failed reads, and data that opening damages.
  */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { SystemError } from "../../ffi/errno.ts";
 import { openLibc } from "../../ffi/libc.ts";
 import { O } from "../../ffi/file.ts";
 import type { Awaitable, Backend } from "../../lib/backend/backend.ts";
@@ -165,4 +166,30 @@ Deno.test("a file that makes room for others is synced before it is closed", () 
     }
     assertEquals(logs, [["synced", "closed"], []]);
     await files.close();
+  }));
+
+Deno.test("what a store has no object of arrives as zeroes, over whatever a cache held before", () =>
+  inDirectory(async (path) => {
+    for (const how of ["read", "pulled"]) {
+      const remote = openDirectory({ path: `${path}/${how}`, size: SIZE, chunkSize: CHUNK });
+      const expected = new Uint8Array(SIZE), local = openMemory({ size: SIZE });
+      for (const chunk of [1, 2, 6]) {
+        await remote.writeAt(pattern(CHUNK, chunk), chunk * CHUNK);
+        expected.set(pattern(CHUNK, chunk), chunk * CHUNK);
+      }
+      local.writeAt(new Uint8Array(SIZE).fill(0xee), 0);
+      await using cache = new CacheStage({ remote, local, chunkSize: CHUNK });
+      if (how === "pulled") await cache.pull().complete();
+      assertBytes(await readBack(cache, 0, SIZE), expected, `What is ${how}`);
+    }
+  }));
+
+Deno.test("an object that somebody removed from a store is an error, not what a buffer held", () =>
+  inDirectory(async (path) => {
+    await using store = openDirectory({ path, size: SIZE, chunkSize: CHUNK, maxOpen: 1 });
+    for (const chunk of [0, 1]) await store.writeAt(pattern(CHUNK, chunk), chunk * CHUNK);
+    await store.flush();
+    Deno.removeSync(`${path}/0/0`);
+    const error = await assertRejects(() => readBack(store, 10, 100), SystemError);
+    assertEquals(error.code, "ENOENT");
   }));

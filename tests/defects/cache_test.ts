@@ -3,14 +3,17 @@
  * break: writes that get lost on their way, failures that nobody is told of, and closing that hangs.
  */
 import { assertEquals, assertRejects } from "@std/assert";
+import { ERRNO, SystemError } from "../../ffi/errno.ts";
 import { openLibc } from "../../ffi/libc.ts";
 import { ClosedError, ConnectionError } from "../../lib/backend/errors.ts";
 import { openMemory } from "../../lib/backend/memory.ts";
 import { type CacheOptions, CacheStage } from "../../lib/chunk/cache.ts";
 import { Draws } from "../../lib/chunk/draws.ts";
+import { loadJournal, stateSize } from "../../lib/chunk/journal_load.ts";
 import { openManaged } from "../../lib/host/managed_backend.ts";
 import { assertBytes, pattern, readBack } from "../backend_model.ts";
 import { BlockBackend } from "../block_backend.ts";
+import { CountedState } from "../counted_state.ts";
 import { Gate, settle } from "../gate.ts";
 import { ScheduledBackend } from "../scheduled_backend.ts";
 import { VirtualClock } from "../virtual_clock.ts";
@@ -266,5 +269,51 @@ Deno.test("opening fetches nothing, and a read its own chunk", async () => {
   assertEquals(remote.gate.log, []);
   await readBack(cache, 5 * CHUNK + 7, 1);
   assertEquals(remote.gate.log, [`read ${5 * CHUNK}+${CHUNK}`]);
+  await cache.close();
+});
+
+Deno.test("a flush for which the remote has to vouch fails with it, also where a push failed before", async () => {
+  using clock = new VirtualClock();
+  const lines: string[] = [];
+  const failed = Promise.withResolvers<void>();
+  const log = (line: string) => {
+    lines.push(line);
+    failed.resolve();
+  };
+  const { remote, cache } = cached({ durability: "remote", push: { interval: 1000, log } });
+  remote.fails = (name) => name.startsWith("flush");
+  await cache.writeAt(pattern(SIZE, 10), 0);
+  await clock.run(failed.promise);
+  for (let turn = 0; turn < 2; turn++) {
+    await clock.run(assertRejects(() => cache.flush(), ConnectionError));
+  }
+  remote.fails = () => false;
+  await clock.run(cache.flush());
+  assertBytes(remote.backend.kept, pattern(SIZE, 10), "The remote");
+  assertEquals(lines.filter((line) => line.startsWith("Cannot push")).length, 1);
+  await clock.run(cache.close());
+});
+
+Deno.test("what a journal cannot take is an error, and changes nothing", async () => {
+  const state = new CountedState(new Uint8Array(stateSize(SIZE, CHUNK)));
+  const local = openMemory({ size: SIZE });
+  const journal = await loadJournal({
+    ...{ state, cache: local, size: SIZE, chunkSize: CHUNK, name: "the state" },
+    ...{ cacheId: new Uint8Array(16), remote: { id: new Uint8Array(16) } },
+  });
+  const { remote, cache } = cached({ local, journal });
+  remote.backend.bytes.set(pattern(SIZE, 11));
+  await readBack(cache, 0, SIZE);
+  const full = new SystemError({ syscall: "pwrite", errno: ERRNO.ENOSPC });
+  state.failure = full;
+  const write = async () => await cache.writeAt(pattern(CHUNK, 12), 0);
+  for (const call of [write, () => cache.flush(), write]) {
+    assertEquals(await assertRejects(() => inTime(call()), SystemError), full);
+  }
+  assertBytes(await readBack(cache, 0, SIZE), pattern(SIZE, 11), "The region");
+  state.failure = undefined;
+  await inTime(write());
+  await inTime(cache.sync());
+  assertBytes(remote.backend.kept.subarray(0, CHUNK), pattern(CHUNK, 12), "The remote");
   await cache.close();
 });

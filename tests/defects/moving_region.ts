@@ -95,9 +95,11 @@ export class MovingRegion implements AsyncDisposable {
     const { connect, url = this.server.url, ...rest } = options;
     const { chunkSize, token } = this.#options;
     const remote = await connectTelemap(url, { log: () => {}, token, ...connect });
-    const region = await openLeeched(remote, "memory:", {
-      ...{ chunkSize, peer: url, leech: crypto.getRandomValues(new Uint8Array(16)) },
-      ...rest,
+    const leech = crypto.getRandomValues(new Uint8Array(16));
+    const opening = openLeeched(remote, "memory:", { chunkSize, peer: url, leech, ...rest });
+    const region = await opening.catch(async (error) => {
+      await remote.close();
+      throw error;
     });
     return {
       region,

@@ -9,9 +9,12 @@ import { openLibc } from "../../ffi/libc.ts";
 import type { Backend } from "../../lib/backend/backend.ts";
 import {
   ClosedError,
+  ConnectionError,
   DeadlineError,
+  IntegrityError,
   ReadOnlyError,
   TelemapError,
+  UsageError,
 } from "../../lib/backend/errors.ts";
 import { openMemory } from "../../lib/backend/memory.ts";
 import type { FinalizeOptions } from "../../lib/migration/leecher_core.ts";
@@ -262,4 +265,46 @@ Deno.test("a buffer is its writer's again as soon as a write answered", async ()
   for (let chunk = 16; chunk < 32; chunk++) await write(target.region, chunk);
   await inTime(target.core.complete());
   assertBytes(await readBack(target.region, 0, size), expected, "The region");
+});
+
+Deno.test("a copy that is not what its source has is an error, and the source is not let go of", async () => {
+  await using moving = new MovingRegion({ size: 4 * CHUNK, chunkSize: CHUNK });
+  await using target = await moving.leech();
+  await inTime(target.core.finalize(WAIT));
+  // Past the lock, as no program could.
+  moving.store.bytes[2 * CHUNK + 5] = 1;
+  await assertRejects(() => inTime(target.core.complete()), IntegrityError, "1 chunks differ");
+  assertEquals([moving.records, target.core.isOver], [["given"], false]);
+  assertEquals((await readBack(target.region, 2 * CHUNK + 5, 1))[0], 0);
+});
+
+Deno.test("chunks that cannot be are refused in words, before anything is copied", async () => {
+  await using moving = new MovingRegion({ size: SIZE, chunkSize: 5000 });
+  await assertRejects(() => moving.leech(), UsageError, "5000");
+  assertEquals([moving.gate.log, moving.running], [[], true]);
+});
+
+Deno.test("where it cannot be written down that the region is here, a flush says so each time", async () => {
+  await using copy = copyInto();
+  const full = () => Promise.reject(new TelemapError("ENOSPC", "The disk is full"));
+  await assertRejects(() => copy.own(full), TelemapError, "full");
+  for (let turn = 0; turn < 2; turn++) {
+    await assertRejects(() => inTime(copy.flush()), TelemapError, "full");
+  }
+});
+
+Deno.test("a store that fails fails the flush and the sync of a region that came to it", async () => {
+  let failing = true;
+  const fails = (name: string) => failing && name.startsWith("flush");
+  const local = new ScheduledBackend({ size: CHUNK, step: nothing, fails });
+  await using copy = copyInto(local);
+  await copy.writeAt(pattern(CHUNK, 14), 0);
+  for (const promise of ["flush", "sync"] as const) {
+    await assertRejects(() => inTime(copy[promise]()), ConnectionError);
+    // What a store lost then, it cannot be made to keep by another flush.
+    await copy.writeAt(pattern(CHUNK, 14), 0);
+  }
+  failing = false;
+  await copy.flush();
+  assertBytes(local.kept, pattern(CHUNK, 14), "The copy");
 });
