@@ -137,11 +137,11 @@ export class MovingRegion implements AsyncDisposable {
   }
 
   #listen(port = 0): TestWireServer {
-    const control = (message: Uint8Array<ArrayBuffer>) => {
+    const control = async (message: Uint8Array<ArrayBuffer>) => {
       const { type } = decodeRequest(message);
       this.asked.push(type);
       for (const awaited of this.#awaited) if (awaited.type === type) awaited.resolve();
-      return this.seeder.control(message);
+      return await this.seeder.control(message);
     };
     const { token } = this.#options;
     return TestWireServer.start({ backend: this.source, control, port, ...(token && { token }) });

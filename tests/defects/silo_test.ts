@@ -4,6 +4,7 @@
  * end, and old bytes over new ones.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { concat } from "@std/bytes";
 import { cpuUsage } from "node:process";
 import { openLibc } from "../../ffi/libc.ts";
 import type { Backend } from "../../lib/backend/backend.ts";
@@ -17,10 +18,15 @@ import {
   UsageError,
 } from "../../lib/backend/errors.ts";
 import { openMemory } from "../../lib/backend/memory.ts";
+import { serve } from "../../lib/host/serve.ts";
 import type { FinalizeOptions } from "../../lib/migration/leecher_core.ts";
 import { LeechedRegion } from "../../lib/migration/leeched_region.ts";
+import { connectTelemap } from "../../lib/rpc/client.ts";
+import { contentChecksum } from "../../lib/rpc/checksum.ts";
+import { decodeFrame, FLAG, Frame, HEADER_BYTES, LIMIT, TYPE } from "../../lib/rpc/wire.ts";
 import { assertBytes, pattern, readBack } from "../backend_model.ts";
 import { settle } from "../gate.ts";
+import { frameBytes, WirePeer } from "../rpc/wire_peer.ts";
 import { ScheduledBackend } from "../scheduled_backend.ts";
 import { inTime } from "./in_time.ts";
 import { MovingRegion } from "./moving_region.ts";
@@ -265,6 +271,53 @@ Deno.test("a buffer is its writer's again as soon as a write answered", async ()
   for (let chunk = 16; chunk < 32; chunk++) await write(target.region, chunk);
   await inTime(target.core.complete());
   assertBytes(await readBack(target.region, 0, size), expected, "The region");
+});
+
+Deno.test("what a store takes late is what was sent, whatever came meanwhile", async () => {
+  const PIECES = 32, size = 2 * PIECES * CHUNK, expected = new Uint8Array(size);
+  await using moving = new MovingRegion({ size, chunkSize: CHUNK });
+  await using remote = await connectTelemap(moving.server.url, { log: () => {} });
+  moving.gate.hold(/^write/);
+  // Of both lanes.
+  const writes = Array.from({ length: PIECES }, async (_, piece) => {
+    const length = piece % 2 === 0 ? 5000 : 2 * CHUNK;
+    expected.set(pattern(length, piece), 2 * piece * CHUNK);
+    await remote.writeAt(pattern(length, piece), 2 * piece * CHUNK);
+  });
+  await waiting(moving, 2);
+  for (let turn = 0; turn < 20; turn++) {
+    await remote.control(new Uint8Array(LIMIT.CONTROL).fill(0xee)).catch(() => {});
+  }
+  moving.gate.open();
+  await inTime(Promise.all(writes));
+  assertBytes(moving.store.bytes, expected, "The store");
+});
+
+Deno.test("a content that changes while it is sent is known by its checksum, and else sent as a copy", async () => {
+  const COUNT = 4, length = LIMIT.PAYLOAD_MAX, size = COUNT * length;
+  await using server = await serve(`memory:${size}`, "telemap://127.0.0.1:0");
+  await using writer = await connectTelemap(server.url, { log: () => {}, compression: "off" });
+  await writer.writeAt(pattern(size, 1), 0);
+  for (const [version, flags] of [0, FLAG.COPY].entries()) {
+    using peer = await WirePeer.dial(server.url);
+    await peer.hello();
+    const frames = Array.from(
+      { length: COUNT },
+      (_, id) => frameBytes({ type: TYPE.READ, id, flags, offset: id * length, length }),
+    );
+    await peer.write(concat(frames));
+    // They are more than the sockets take, and under way.
+    const header = (await peer.read(HEADER_BYTES))!;
+    await writer.writeAt(pattern(size, version + 2), 0);
+    let torn = 0;
+    for (let left = COUNT; left > 0; left--) {
+      const bytes = left === COUNT ? header : (await peer.read(HEADER_BYTES))!;
+      const frame = new Frame();
+      decodeFrame(new DataView(bytes.buffer), 0, frame, length);
+      if (contentChecksum((await peer.read(length))!) !== frame.checksum) torn++;
+    }
+    assertEquals(torn > 0, flags !== FLAG.COPY, `${torn} of ${COUNT} do not match`);
+  }
 });
 
 Deno.test("a copy that is not what its source has is an error, and the source is not let go of", async () => {
