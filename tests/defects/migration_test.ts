@@ -202,6 +202,7 @@ Deno.test("a leecher that goes away takes nothing with it, and another one gets 
   const one = await moving.leech();
   await one.core.copied();
   await using other = await moving.leech();
+  await other.core.copied();
   await moving.source.writeAt(pattern(SIZE, 6), 0);
   await one[Symbol.asyncDispose]();
   assertEquals([moving.running, moving.seeder.stage], [true, "serving"]);

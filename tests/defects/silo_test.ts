@@ -102,6 +102,7 @@ Deno.test("a source that cannot tell what was written fails a takeover at once",
   await using target = await moving.leech();
   const error = await assertRejects(() => inTime(target.core.finalize(WAIT)), TelemapError, "full");
   assertEquals([error.code, moving.running, moving.seeder.stage], ["ENOSPC", true, "serving"]);
+  assert(!moving.asked.includes("suspend"), "It was not told of before the program stood still");
   failing = false;
   await inTime(target.core.finalize(WAIT));
 });
