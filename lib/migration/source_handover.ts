@@ -33,7 +33,8 @@
  *
  * Epochs only grow. One that was taken back is burnt, and so is one that was asked about while it was
  * not offered: the answer "serving" is a promise that it never will be given. Burnt epochs need not
- * survive a restart, as a SUSPEND holds only for the tracking of the process that it was sent to.
+ * survive a restart, as a SUSPEND holds only for the tracking of the process that it was sent to. One
+ * that is far ahead is refused, so that nobody uses all of them up.
  *
  * Requests may come twice and in any order. What is to wait is held, and put to the machine again on
  * `wake`.
@@ -41,6 +42,9 @@
  * @module
  */
 import type { HandoverRecord } from "../backend/handover_record.ts";
+
+/** Leechers count on by one; a source that was started again may have forgotten some they have burnt. */
+const EPOCHS_AHEAD = 2 ** 20;
 
 /** A region under an epoch, for one leecher. */
 export interface Offer {
@@ -126,7 +130,9 @@ export function stepSource(state: SourceState, event: SourceEvent): SourceStep {
     case "confirm":
       return onConfirm(state, event.offer);
     case "outcome":
-      return step(burn(state, event.offer), "answer");
+      return isBeyond(state, event.offer)
+        ? refuse(state, "EPERM")
+        : step(burn(state, event.offer), "answer");
     case "done":
       return onDone(state, event.offer);
     case "cancel":
@@ -201,7 +207,7 @@ function holds(state: SourceState, { leech, epoch }: Offer): boolean {
 function onSuspend(state: SourceState, offer: Offer): SourceStep {
   if (holds(state, offer) && state.at === "suspending") return step(state, "wait");
   if (holds(state, offer) && state.at === "offered") return step(state, "answer");
-  if (isUsed(state, offer)) return refuse(state, "EPERM");
+  if (isUsed(state, offer) || isBeyond(state, offer)) return refuse(state, "EPERM");
   if (state.at !== "serving") return refuse(state, "EBUSY");
   return step({ at: "suspending", epoch: offer.epoch, offer }, "suspend", "wait");
 }
@@ -268,6 +274,11 @@ function takeBack({ epoch }: OpenState): SourceStep {
 /** Whether an epoch can never be offered, or not again. */
 function isUsed(state: SourceState, { epoch }: Offer): boolean {
   return epoch <= state.epoch || isDecided(state) && state.at !== "committing";
+}
+
+/** Whether an epoch is none that counting brought about: burnt, it would leave few for the others. */
+function isBeyond(state: SourceState, { epoch }: Offer): boolean {
+  return epoch > state.epoch + EPOCHS_AHEAD;
 }
 
 /** Sees to it that an epoch which is not open is never given. */

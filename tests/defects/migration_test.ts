@@ -232,6 +232,22 @@ Deno.test("of a region that is offered to one, a stranger gets nothing, and ends
   assertEquals((await one.done({ epoch: 1 })).state, "released");
 });
 
+Deno.test("nobody can use up the epochs under which a region is given", async () => {
+  const { client } = seed();
+  const one = client(1), stranger = client(2);
+  const { trackId } = await one.track({ chunkSize: CHUNK });
+  const epoch = Number.MAX_SAFE_INTEGER;
+  const calls = [
+    () => stranger.outcome({ epoch }),
+    () => stranger.suspend({ trackId, generation: 0, epoch, timeout: 10_000 }),
+  ];
+  for (const call of calls) assertEquals(errorCode(await assertRejects(call)), "EPERM");
+  const tracked = await one.track({ chunkSize: CHUNK });
+  const next = tracked.epoch + 1;
+  await one.suspend({ trackId, generation: 0, epoch: next, timeout: 10_000 });
+  assertEquals((await one.confirm({ epoch: next })).state, "given");
+});
+
 for (const token of ["sesam", undefined]) {
   Deno.test(`who shows ${token ?? "no token"} asks a source nothing`, async () => {
     await using moving = new MovingRegion({ size: SIZE, chunkSize: CHUNK, token: "sesame" });
