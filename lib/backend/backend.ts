@@ -111,15 +111,6 @@ export interface Backend extends AsyncDisposable {
    * even where the store is slow. Missing: `writeAt` is as good for that.
    */
   writeAside?(buffer: Uint8Array, offset: number): Promise<void>;
-  /**
-   * Of a store in memory: has `fill` put the content of a part right where it belongs, in the bytes
-   * that it is given. Until that has answered, and where it fails, the part may hold anything.
-   */
-  fillInPlace?(
-    offset: number,
-    length: number,
-    fill: (bytes: Uint8Array) => Awaitable<void>,
-  ): Awaitable<void>;
   /** Answers when all that was acknowledged before the call is durable (see {@linkcode durable}). */
   flush(): Awaitable<void>;
   /**

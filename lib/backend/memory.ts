@@ -113,17 +113,6 @@ export class MemoryBackend implements Backend {
     this.#bytes.set(buffer, offset);
   }
 
-  fillInPlace(
-    offset: number,
-    length: number,
-    fill: (bytes: Uint8Array) => Awaitable<void>,
-  ): Awaitable<void> {
-    this.#checkWrite(offset, length);
-    if (length === 0) return;
-    this.#markWritten(offset, length);
-    return fill(this.#bytes.subarray(offset, offset + length));
-  }
-
   /** All of it is going to be written: it is taken up by pages of 2 MiB, where the kernel has those. */
   expectAll(): void {
     const address = Math.ceil(this.memory.address / HUGE_PAGE) * HUGE_PAGE;

@@ -64,11 +64,6 @@ export class CachedRegion {
   #unrecorded = false;
   /** Reads of absent chunks that somebody waits for: what works in the background gives way. */
   readonly urgent: UrgentReads = new UrgentReads();
-  /**
-   * Whether nobody else writes to the cache, so that what comes from the remote may be put right into
-   * it where that can be done: until it is whole, nobody else may do anything with those chunks.
-   */
-  fillsInPlace = false;
   /** Bytes of chunks that came from the remote, and were all zeroes. */
   zeroBytes = 0;
   /** Set when nothing may be begun any more. */

@@ -3,10 +3,8 @@
  *
  * @module
  */
-import { isZero } from "../backend/zeroes.ts";
 import { settleAll } from "../backend/settle.ts";
 import type { CachedRegion } from "./cached_region.ts";
-import type { ChunkStates } from "./chunk_states.ts";
 import { writeChunks } from "./chunk_content.ts";
 import { Flights } from "./flights.ts";
 import type { ChunkRun } from "./pull_order.ts";
@@ -167,7 +165,6 @@ export class ChunkFetcher {
   async #fetch(request: Request): Promise<void> {
     const region = this.#region;
     const { from, to } = request;
-    if (region.fillsInPlace && await this.#fetchInPlace(request)) return;
     const startedAt = performance.now();
     const offset = region.offsetOf(from);
     const content = region.buffers.take(region.offsetOf(to) - offset);
@@ -176,44 +173,6 @@ export class ChunkFetcher {
     this.#tell((listener) => listener.onAnswer?.(content.length, startedAt));
     await region.lock.exclusive(from, to, () => this.#store(content, request));
     region.buffers.give(content);
-  }
-
-  /** Fetches right into the cache; answers whether that could be done. */
-  async #fetchInPlace({ from, to, outdated }: Request): Promise<boolean> {
-    const region = this.#region;
-    const { states, local, remote, partial } = region;
-    if (local.fillInPlace === undefined) return false;
-    const offset = region.offsetOf(from), length = region.offsetOf(to) - offset;
-    return await region.lock.exclusive(from, to, async () => {
-      region.checkOpen();
-      if (!allAbsent(states, from, to)) return false;
-      for (let chunk = from; chunk < to; chunk++) if (partial.has(chunk)) return false;
-      const startedAt = performance.now();
-      let content!: Uint8Array;
-      await local.fillInPlace!(offset, length, (bytes) => {
-        content = bytes;
-        return remote.readAt(bytes, offset);
-      });
-      this.#tell((listener) => listener.onAnswer?.(length, startedAt));
-      await this.#freeZeroes(content, from, to);
-      for (let chunk = from; chunk < to; chunk++) {
-        if (isIn(outdated, chunk)) continue;
-        states.arrived(chunk);
-        region.becameLocal(chunk, chunk + 1);
-      }
-      return true;
-    });
-  }
-
-  /** Has chunks that turned out to be all zeroes take up nothing. */
-  async #freeZeroes(content: Uint8Array, from: number, to: number): Promise<void> {
-    const region = this.#region, start = region.offsetOf(from);
-    for (let chunk = from; chunk < to; chunk++) {
-      const offset = region.offsetOf(chunk), end = region.offsetOf(chunk + 1);
-      if (!isZero(content.subarray(offset - start, end - start))) continue;
-      region.zeroBytes += end - offset;
-      await region.local.zero?.(offset, end - offset);
-    }
   }
 
   #tell(what: (listener: FetchListener) => void): void {
@@ -261,11 +220,6 @@ export class ChunkFetcher {
       await local.writeAt(content.subarray(at - start, end - start), at);
     }
   }
-}
-
-function allAbsent({ local }: ChunkStates, from: number, to: number): boolean {
-  for (let chunk = from; chunk < to; chunk++) if (local.has(chunk)) return false;
-  return true;
 }
 
 /** Whether a chunk lies in one of the runs whose bounds these are. */

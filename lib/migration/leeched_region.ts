@@ -35,7 +35,6 @@ export class LeechedRegion extends CacheStage {
   /** Nothing is pulled yet. */
   constructor(options: LeechedRegionOptions) {
     super({ ...options, owned: true });
-    this.region.fillsInPlace = true;
   }
 
   /** Bytes of chunks that are still to come. */
@@ -113,11 +112,6 @@ export class LeechedRegion extends CacheStage {
       else compared[equal ? "equal" : "different"]++;
     }
     return compared;
-  }
-
-  /** From now on others write to it, too. */
-  admitOthers(): void {
-    this.region.fillsInPlace = false;
   }
 
   /** From now on this is the region: what it holds is written down, and outlives the process. */

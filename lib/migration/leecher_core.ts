@@ -274,7 +274,8 @@ export class LeecherCore {
   }
 
   #beginToCopy(): void {
-    const { promise, resolve, reject } = this.#copied = Promise.withResolvers();
+    if (this.#copyFailed) this.#copied = Promise.withResolvers();
+    const { promise, resolve, reject } = this.#copied;
     this.#copyFailed = false;
     promise.catch(() => this.#copyFailed = true);
     this.#copyAll().then(resolve, reject);
@@ -445,7 +446,6 @@ export class LeecherCore {
     this.#copied.resolve();
     // Who is promoted is made whole first.
     if (this.#driver.state.at === "owner") return;
-    copy.admitOthers();
     copy.onFaulted = (milliseconds) => this.#faults.add(milliseconds);
     lock.release();
     if (!copy.region.states.complete && !this.#handover.force) this.#fetchRest(new RangeList());

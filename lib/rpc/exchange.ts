@@ -182,8 +182,7 @@ export class Exchange implements ReplySink {
     const { buffer, length } = request;
     if (buffer.length !== length) return request.reject(transferredAway());
     if ((reply.flags & FLAG.ZERO) !== 0) {
-      // Memory that was never written stays so.
-      if (!isZero(buffer)) buffer.fill(0);
+      buffer.fill(0);
     } else if ((reply.flags & FLAG.ZSTD) !== 0) {
       const content = decompress(payload, length);
       const intact = content !== undefined && contentChecksum(content) === reply.checksum;

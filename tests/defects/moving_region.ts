@@ -83,6 +83,7 @@ export class MovingRegion implements AsyncDisposable {
       flush() {},
       suspend: () => void (this.running = false),
       resume: () => void (this.running = true),
+      throttle() {},
       record: (state) => void this.records.push(state),
       onStage() {},
       ...options.program,
