@@ -96,3 +96,11 @@ export class TelemapProcess implements AsyncDisposable {
     await this.end();
   }
 }
+
+/** The next event of that name. */
+export async function nextOf(process: TelemapProcess, name: string): Promise<Event> {
+  for (;;) {
+    const event = await process.next();
+    if (event["event"] === name) return event;
+  }
+}

@@ -4,10 +4,11 @@
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { requires, withReason } from "../requires.ts";
-import { type Event, telemap, TelemapProcess } from "../telemap_process.ts";
+import { nextOf, telemap, TelemapProcess } from "../telemap_process.ts";
 import { shell, temporaryDirectory, until } from "./command.ts";
+import { DATABASE_NEEDS, moveTwice } from "./moving_database.ts";
 
-const needs = requires("root", "/dev/fuse", "/dev/loop-control", "mkfs.ext4", "sqlite3");
+const needs = requires("root", "/dev/fuse", "/dev/loop-control", ...DATABASE_NEEDS);
 
 function test(name: string, fn: (directory: string) => Promise<void>): void {
   Deno.test({
@@ -20,14 +21,6 @@ function test(name: string, fn: (directory: string) => Promise<void>): void {
   });
 }
 
-/** The next event of that name. */
-async function nextOf(process: TelemapProcess, name: string): Promise<Event> {
-  for (;;) {
-    const event = await process.next();
-    if (event["event"] === name) return event;
-  }
-}
-
 function seed(backend: string, ...more: string[]): TelemapProcess {
   const options = ["--listen", "telemap://127.0.0.1:0", "--json", ...more];
   return new TelemapProcess(["seed", backend, ...options]);
@@ -37,49 +30,8 @@ function leech(url: unknown, cache: string, ...more: string[]): TelemapProcess {
   return new TelemapProcess(["leech", `${url}`, "--cache", cache, "--json", ...more]);
 }
 
-/** Inserts rows for ever, and writes the number of the last one that was committed into a file. */
-const WRITER = `
-i=0
-while i=$((i + 1)); do
-  sqlite3 "$1/db" "INSERT INTO t VALUES ($i, hex(randomblob(500)));" || exit 0
-  echo $i > "$2"
-done
-`;
-
-test("a database in use on ext4 moves between processes, and no commit is lost", async (directory) => {
-  const source = `${directory}/source`, target = `${directory}/target`;
-  await Deno.mkdir(source);
-  await Deno.mkdir(target);
-  const last = `${directory}/last`, pid = `${directory}/pid`;
-  // The last command of the writer may still be running.
-  const suspend = `kill $(cat ${pid}); until umount ${source} 2>/dev/null; do sleep 0.01; done`;
-  await using seeder = seed(
-    `file:${directory}/region?size=64MiB`,
-    ...["--device", "loop", "--suspend", suspend],
-  );
-  const ready = await seeder.next();
-  await shell(`mkfs.ext4 -q ${ready["path"]} && mount ${ready["path"]} ${source}`);
-  await shell(`sqlite3 ${source}/db 'CREATE TABLE t (i INTEGER PRIMARY KEY, x TEXT);'`);
-  const writer = new Deno.Command("sh", { args: ["-c", WRITER, "sh", source, last] }).spawn();
-  await Deno.writeTextFile(pid, `${writer.pid}`);
-  const written = writer.status;
-  await until(() => Number(readOr(last)) > 20, "some commits");
-  const cache = `file:${directory}/copy`;
-  await using leecher = leech(ready["url"], cache, "--device", "loop", "--strategy", "force");
-  const here = await nextOf(leecher, "ready");
-  await written;
-  await shell(`mount ${here["path"]} ${target}`);
-  const committed = Number(await Deno.readTextFile(last));
-  const count = Number(await shell(`sqlite3 ${target}/db 'SELECT count(*) FROM t;'`));
-  // The last commit may not have been told of any more.
-  assert(count === committed || count === committed + 1, `${count} rows of ${committed}`);
-  assertEquals((await shell(`sqlite3 ${target}/db 'PRAGMA integrity_check;'`)).trim(), "ok");
-  console.log(`${committed} commits; downtime ${Number(here["downtimeMs"]).toFixed(1)} ms`);
-  await nextOf(leecher, "complete");
-  assertEquals((await seeder.end()).code, 0);
-  await shell(`umount ${target}`);
-  leecher.kill("SIGINT");
-  assertEquals((await leecher.end()).code, 0);
+test("a database in use on ext4 moves between processes twice, and no commit is lost", () => {
+  return moveTwice("loop");
 });
 
 function readOr(path: string): string {

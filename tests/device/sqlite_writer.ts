@@ -29,6 +29,11 @@ export class SqliteWriter implements AsyncDisposable {
     this.#errors = new Response(this.#child.stderr).text();
   }
 
+  /** Its process id. */
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   /** Has statements carried out, without waiting for them. */
   async send(statements: string): Promise<void> {
     await this.#input.write(new TextEncoder().encode(`${statements}\n`));
