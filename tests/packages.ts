@@ -22,7 +22,7 @@ const PACKAGES: readonly Package[] = [
   { name: "e2fsprogs", need: "mkfs.ext4", sets: ["device", "vm"] },
   { name: "fuse3", need: "fusermount3", sets: ["device"] },
   { name: "mount", need: "losetup", sets: ["device", "vm"] },
-  { name: "sqlite3", need: "sqlite3", sets: ["device"] },
+  { name: "sqlite3", need: "sqlite3", sets: ["device", "vm"] },
   { name: "gcc", need: "gcc", sets: ["unit", "device"] },
   { name: "libc6-dev", need: "/usr/include/stdio.h", sets: ["unit", "device"] },
   { name: "fish", need: "fish", sets: ["peers"] },

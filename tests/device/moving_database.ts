@@ -27,30 +27,15 @@ const WRONG = `SELECT (SELECT count(*) FROM part WHERE content <> ${CONTENT})
   + (SELECT count(*) <> max(i) FROM part)
   + (SELECT count(*) FROM part) <> (SELECT count FROM total)`;
 
-/** A goal that no handover meets: the region is taken over all the same, and the rest comes after. */
-const FORCED = ["--strategy", "force", "--max-downtime", "1ms"];
-
-/**
- * Moves a database to another process, and from there on by force; `waiting`: options of `telemap
- * leech` where it is to wait until little is left. Prints for how long the database stood still.
- */
-export async function moveTwice(device: DeviceKind, waiting: string[] = []): Promise<void> {
-  using directory = temporaryDirectory();
-  const [a, b, c] = ["a", "b", "c"].map((name) => `file:${directory.path}/${name}`);
-  const database = new MovingDatabase(device);
-  const first = await database.move(`${a}?size=64MiB`, b!, ...waiting);
-  const second = await database.move(b!, c!, ...FORCED);
-  assert(Number(second["predictedDowntimeMs"]) > 1, "it was not taken over by force");
-  console.log(`by ${device}: ${downtimeOf(first)}; on by force: ${downtimeOf(second)}`);
-}
-
-function downtimeOf({ downtimeMs, committed, lastSetBytes, rounds }: Event): string {
-  return `${Number(downtimeMs).toFixed(1)} ms of downtime after ${rounds} rounds, ` +
-    `${committed} commits, ${Number(lastSetBytes) / 1024} KiB in the last set`;
-}
+/** How a region is taken over: as soon as little is left, or by force, where that is too much. */
+export const STRATEGIES = {
+  wait: ["--max-downtime", "1s"],
+  // No handover takes so little, so that the last of it always comes after.
+  force: ["--strategy", "force", "--max-downtime", "1ms"],
+} as const;
 
 /** See the module. It begins without a file system. */
-class MovingDatabase {
+export class MovingDatabase {
   readonly #device: DeviceKind;
   #isMade = false;
   /** The last transaction that was told to be committed. */
@@ -63,10 +48,10 @@ class MovingDatabase {
 
   /**
    * Moves the region from a backend to a cache while transactions are committed one after another,
-   * and checks that it is whole there, can be written and is in order; `more`: options of
-   * `telemap leech`. Answers what that told of it, with the commits until it stood still.
+   * and checks that it is whole there, can be written and is in order. Prints for how long the
+   * database stood still.
    */
-  async move(from: string, to: string, ...more: string[]): Promise<Event> {
+  async move(from: string, to: string, strategy: keyof typeof STRATEGIES): Promise<void> {
     using source = temporaryDirectory();
     using target = temporaryDirectory();
     using beside = temporaryDirectory();
@@ -87,20 +72,17 @@ class MovingDatabase {
     const before = this.#committed;
     const killed = this.#commitForEver(writer);
 
-    await using leecher = new TelemapProcess([
-      "leech",
-      `${url}`,
-      "--cache",
-      to,
-      ...more,
-      ...device,
-    ]);
+    const leeching = ["--cache", to, ...STRATEGIES[strategy], ...device];
+    await using leecher = new TelemapProcess(["leech", `${url}`, ...leeching]);
     const ready = await nextOf(leecher, "ready");
     undo.defer(() => unmountWhereMounted(target.path));
     await shell(`mount ${ready["path"]} ${target.path}`);
     assertEquals(await killed, "", "the writer failed");
     const committed = this.#committed;
     assert(committed > before, "nothing was written while the region moved");
+    console.log(`${this.#device}, ${strategy}: ${words(ready)}, ${committed - before} commits`);
+    const { predictedDowntimeMs: predicted } = ready;
+    assert(strategy === "wait" || Number(predicted) > 1, "nothing was forced");
     await this.#check(`${target.path}/db`);
     await this.#commitSome(`${target.path}/db`);
     await nextOf(leecher, "complete");
@@ -113,7 +95,6 @@ class MovingDatabase {
     leecher.kill("SIGINT");
     const ended = await leecher.end();
     assertEquals([ended.code, ended.err], [0, ""]);
-    return { ...ready, committed };
   }
 
   /** Makes the tables where there are none, and commits a little. */
@@ -157,6 +138,12 @@ class MovingDatabase {
     assertEquals(await query(database, WRONG), "0");
     this.#committed = count;
   }
+}
+
+function words({ downtimeMs, suspendMs, rounds, lastSetBytes }: Event): string {
+  const [downtime, suspend] = [downtimeMs, suspendMs].map((ms) => Number(ms).toFixed(1));
+  return `${downtime} ms of downtime (${suspend} to suspend) after ${rounds} rounds, ` +
+    `${Number(lastSetBytes) / 1024} KiB in the last set`;
 }
 
 async function query(database: string, statement: string): Promise<string> {

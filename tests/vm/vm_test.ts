@@ -17,7 +17,7 @@ interface InnerTest {
 const reason = await whyNoVm();
 const vm = requiresAll(
   requiresThat(reason === undefined, reason ?? ""),
-  requires("mkfs.ext4", "losetup", "nbd-client"),
+  requires("mkfs.ext4", "losetup", "nbd-client", "sqlite3", "stdbuf"),
 );
 
 Deno.test({
@@ -26,8 +26,8 @@ Deno.test({
   fn: async (context) => {
     const inside = new URL("inside/", import.meta.url).pathname;
     // The last test of nbd_device.ts takes the module out.
-    const files = ["userfault_tracking.ts", "userfault.ts", "nbd_mount.ts", "nbd_device.ts"]
-      .map((name) => `${inside}${name}`);
+    const names = ["userfault_tracking", "userfault", "nbd_mount", "nbd_migration", "nbd_device"];
+    const files = names.map((name) => `${inside}${name}.ts`);
     const command = [Deno.execPath(), "test", "-A", "--no-check", "--reporter=tap", ...files];
     using copy = new OpenCopy();
     const { code, stdout, console: kernel } = await runInVm(command, {
