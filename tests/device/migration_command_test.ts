@@ -2,7 +2,7 @@
  * `telemap seed` and `telemap leech`: a file system with a database in use moves from one process to
  * another, and either side may be killed on the way.
  */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { requires, withReason } from "../requires.ts";
 import { nextOf, telemap, TelemapProcess } from "../telemap_process.ts";
 import { shell, temporaryDirectory, until } from "./command.ts";
@@ -33,8 +33,8 @@ function leech(url: unknown, cache: string, ...more: string[]): TelemapProcess {
 test("a database in use on ext4 moves between processes twice, and no commit is lost", async (directory) => {
   const [a, b, c] = ["a", "b", "c"].map((name) => `file:${directory}/${name}`);
   const database = new MovingDatabase("loop");
-  await database.move(`${a}?size=64MiB`, b!, "wait");
-  await database.move(b!, c!, "force");
+  console.log(await database.move(`${a}?size=64MiB`, b!, "wait"));
+  console.log(await database.move(b!, c!, "force"));
 });
 
 function readOr(path: string): string {

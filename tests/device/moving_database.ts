@@ -14,7 +14,7 @@ import { SqliteWriter } from "./sqlite_writer.ts";
 export const DATABASE_NEEDS = ["mkfs.ext4", "sqlite3", "stdbuf"] as const;
 
 /** Commits before a move begins, and after it. */
-const COMMITS = 20;
+const COMMITS = 10;
 
 /** The content of a row, in SQL: its number tells it, and rows have more than one page. */
 const CONTENT = "printf('%.*c', 5000, char(65 + i % 26))";
@@ -48,10 +48,10 @@ export class MovingDatabase {
 
   /**
    * Moves the region from a backend to a cache while transactions are committed one after another,
-   * and checks that it is whole there, can be written and is in order. Prints for how long the
-   * database stood still.
+   * and checks that it is whole there, can be written and is in order. Answers in words for how long
+   * the database stood still.
    */
-  async move(from: string, to: string, strategy: keyof typeof STRATEGIES): Promise<void> {
+  async move(from: string, to: string, strategy: keyof typeof STRATEGIES): Promise<string> {
     using source = temporaryDirectory();
     using target = temporaryDirectory();
     using beside = temporaryDirectory();
@@ -80,7 +80,6 @@ export class MovingDatabase {
     assertEquals(await killed, "", "the writer failed");
     const committed = this.#committed;
     assert(committed > before, "nothing was written while the region moved");
-    console.log(`${this.#device}, ${strategy}: ${words(ready)}, ${committed - before} commits`);
     const { predictedDowntimeMs: predicted } = ready;
     assert(strategy === "wait" || Number(predicted) > 1, "nothing was forced");
     await this.#check(`${target.path}/db`);
@@ -95,6 +94,7 @@ export class MovingDatabase {
     leecher.kill("SIGINT");
     const ended = await leecher.end();
     assertEquals([ended.code, ended.err], [0, ""]);
+    return `${this.#device}, ${strategy}: ${words(ready)}, ${committed - before} commits`;
   }
 
   /** Makes the tables where there are none, and commits a little. */
@@ -130,12 +130,14 @@ export class MovingDatabase {
 
   /** Checks that a database is sound, and has all that was committed and nothing else. */
   async #check(database: string): Promise<void> {
-    assertEquals(await query(database, "PRAGMA integrity_check"), "ok");
-    const count = Number(await query(database, "SELECT count FROM total"));
+    const statements = `PRAGMA integrity_check; SELECT count FROM total; ${WRONG};`;
+    const told = await shell(`sqlite3 ${database} "${statements}"`);
+    const [integrity, total, wrong] = told.trim().split("\n");
+    assertEquals([integrity, wrong], ["ok", "0"], told);
+    const count = Number(total);
     // The last commit may not have been told of any more.
     const isAll = count === this.#committed || count === this.#committed + 1;
     assert(isAll, `${count} transactions are there, and ${this.#committed} were committed`);
-    assertEquals(await query(database, WRONG), "0");
     this.#committed = count;
   }
 }
@@ -144,10 +146,6 @@ function words({ downtimeMs, suspendMs, rounds, lastSetBytes }: Event): string {
   const [downtime, suspend] = [downtimeMs, suspendMs].map((ms) => Number(ms).toFixed(1));
   return `${downtime} ms of downtime (${suspend} to suspend) after ${rounds} rounds, ` +
     `${Number(lastSetBytes) / 1024} KiB in the last set`;
-}
-
-async function query(database: string, statement: string): Promise<string> {
-  return (await shell(`sqlite3 ${database} "${statement}"`)).trim();
 }
 
 /** For the end of a test that failed; lazily, as whoever has the region may be gone. */

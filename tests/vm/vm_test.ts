@@ -38,6 +38,7 @@ Deno.test({
     for (const { name, passed } of tests) {
       await context.step(name, () => assert(passed, "it failed inside; see the output below"));
     }
+    for (const [, note] of stdout.matchAll(/^# note: (.*)$/gm)) console.log(note);
     if (code !== 0) console.log(`${stdout}\n${kernel}`);
     assert(code === 0 && tests.length > 0, `the tests inside ended with exit code ${code}`);
   },

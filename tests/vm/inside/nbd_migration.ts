@@ -15,5 +15,10 @@ Deno.test("databases in use on ext4 move between nbd devices, and no commit is l
     return new MovingDatabase("nbd").move(`${from}?size=16MiB`, to!, strategy);
   });
   await Promise.allSettled(moves);
-  await Promise.all(moves);
+  for (const words of await Promise.all(moves)) note(words);
 });
+
+/** Prints a line for `../vm_test.ts`: of what tests print, the TAP reporter drops everything. */
+function note(words: string): void {
+  Deno.writeTextFileSync("/dev/ttyS1", `# note: ${words}\n`, { append: true });
+}
