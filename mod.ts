@@ -47,6 +47,18 @@ export { type ByteRange, RangeList } from "./lib/backend/range_list.ts";
 export { formatSize, parseSize } from "./lib/backend/size.ts";
 export type { ProfileCounts } from "./lib/chunk/access_recorder.ts";
 export {
+  LeechedGroup,
+  type LeechedPart,
+  leechGroup,
+  type LeechGroupOptions,
+} from "./lib/group/leech_group.ts";
+export {
+  SeededGroup,
+  type SeededPart,
+  seedGroup,
+  type SeedGroupOptions,
+} from "./lib/group/seed_group.ts";
+export {
   type MigratedInstance,
   migrateInstance,
   type MigrateInstanceOptions,
@@ -108,9 +120,12 @@ export {
   type FollowOptions,
   Leecher,
   type LeecherOptions,
+  Leeching,
+  type LeechingOptions,
 } from "./lib/mount/leecher.ts";
 export type { Mount, MountForm, MountOptions } from "./lib/mount/mount.ts";
-export { Seeder, type SeederHooks, type SeederOptions } from "./lib/mount/seeder.ts";
+export { Seeder, type SeederOptions } from "./lib/mount/seeder.ts";
+export { type SeederHooks, Seeding, type SeedingOptions } from "./lib/mount/seeding.ts";
 export type { Strategy } from "./lib/migration/convergence.ts";
 export type { Compared } from "./lib/migration/leeched_region.ts";
 export type {

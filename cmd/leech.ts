@@ -4,9 +4,18 @@
  * @module
  */
 import { parseDuration } from "../lib/backend/duration.ts";
-import { formatSize, Leecher, type MigrationMetrics, type Missing, type Mount } from "../mod.ts";
+import {
+  formatSize,
+  Leecher,
+  leechGroup,
+  type MigrationMetrics,
+  type Missing,
+  type Mount,
+  UsageError,
+} from "../mod.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { closeOnceFree } from "./close_mount.ts";
+import { firstGone, type Mounted, mountFields, mountWords, oneMount, pathsOf } from "./mounted.ts";
 import { Promotions, standBy } from "./standby.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken, TOKEN_OPTION } from "./token.ts";
@@ -27,6 +36,7 @@ export const leech: Command = defineCommand({
     "progress, lag, ready, complete and closed.",
   operands: [{ name: "URL", help: "address of the seeder", value: "url" }],
   options: {
+    group: { help: "take over the parts of a group, each as a device" },
     accept: { help: "listen at URL, and wait for the seeder to dial" },
     insecure: { help: "listen beyond this host although anyone may be the seeder" },
     cache: {
@@ -90,29 +100,36 @@ export const leech: Command = defineCommand({
     };
     const interval = options.follow === undefined ? undefined : parseDuration(options.follow);
     using promotions = interval === undefined ? undefined : new Promotions();
-    const leecher = await Leecher.open({
+    if (options.group && at !== undefined) {
+      throw new UsageError("Cannot have several regions appear in one directory", {
+        hint: "leave out --at",
+      });
+    }
+    const how = {
       source: options.accept ? { listen: source!, token, insecure: options.insecure } : source!,
-      ...{ local: options.cache, device, as: "path" },
-      ...(at !== undefined && { at }),
+      ...{ local: options.cache, device, as: "path" as const },
       ...(token !== undefined && { token }),
-    });
+    };
+    const leecher = options.group
+      ? await leechGroup(how)
+      : await Leecher.open({ ...how, ...(at !== undefined && { at }) });
     const say = (event: string, metrics: MigrationMetrics, line: string) =>
       console.log(json ? JSON.stringify({ event, ...metrics }) : line);
     const stopped = stop.received.then(() => undefined);
     let lost: Error | undefined;
-    let mount: Mount | undefined, missing: Missing | undefined;
+    let mounted: Mounted | undefined, missing: Missing | undefined;
     /** Takes over; a standby whose source does not let go stays one. */
-    const takeOver = async () => {
-      if (promotions === undefined) return await leecher.finalize(goal);
+    const takeOver = async (): Promise<Mounted> => {
+      if (promotions === undefined) return mountedOf(await leecher.finalize(goal));
       for (;;) {
         const { sourceIsDead } = await standBy(leecher, interval!, promotions, (metrics) => {
           say("lag", metrics, lagOf(metrics));
         });
         try {
-          if (!sourceIsDead) return await leecher.finalize(goal);
+          if (!sourceIsDead) return mountedOf(await leecher.finalize(goal));
           const promoted = await leecher.promoteAsSourceIsDead();
           missing = promoted.missing;
-          return promoted.mount;
+          return mountedOf(promoted.mount);
         } catch (error) {
           console.error(`telemap: ${(error as Error).message}`);
         }
@@ -123,15 +140,14 @@ export const leech: Command = defineCommand({
       if (copied !== undefined) {
         const metrics = await leecher.progress();
         say("progress", metrics, `Copied ${formatSize(metrics.size)}; following`);
-        mount = await Promise.race([takeOver(), stopped]);
+        mounted = await Promise.race([takeOver(), stopped]);
       }
-      if (mount !== undefined) {
+      if (mounted !== undefined) {
         const metrics = await leecher.progress();
-        const { path, device, size } = mount;
         console.log(
           json
-            ? JSON.stringify({ ...metrics, event: "ready", device, path, missing })
-            : `Took over ${formatSize(size)} at ${path} by ${device} ${
+            ? JSON.stringify({ ...metrics, event: "ready", ...mountFields(mounted), missing })
+            : `Took over ${mountWords(mounted)} ${
               missing === undefined ? summaryOf(metrics) : missingOf(missing)
             }`,
         );
@@ -140,16 +156,23 @@ export const leech: Command = defineCommand({
           say("complete", metrics, "Everything is here; the source is needed no more");
           return await stopped;
         });
-        lost = await Promise.race([completed, stopped, mount.closed]);
+        lost = await Promise.race([completed, stopped, firstGone(mounted)]);
       }
     } finally {
-      await (mount === undefined ? leecher.close() : closeOnceFree(mount, () => leecher.close()))
+      await (mounted === undefined
+        ? leecher.close()
+        : closeOnceFree(pathsOf(mounted), () => leecher.close()))
         .catch((error) => lost ??= error);
     }
     if (lost !== undefined) throw lost;
     if (json) console.log(JSON.stringify({ event: "closed" }));
   },
 });
+
+/** One region or a group, as what is told of it takes it. */
+function mountedOf(taken: Mount | Mounted): Mounted {
+  return "device" in taken ? oneMount(taken) : taken;
+}
 
 function lagOf({ lagMs, lagBytes, rounds }: MigrationMetrics): string {
   return `Behind by ${(lagMs / 1000).toFixed(1)} s and ${lagBytes} bytes at least; round ${rounds}`;

@@ -11,6 +11,7 @@ import {
   recoverOwnership,
 } from "../lib/host/ownership.ts";
 import { FencedError, formatSize, UsageError } from "../mod.ts";
+import { GROUP_PEER } from "../lib/backend/handover_group.ts";
 import { NOBODY } from "../lib/backend/handover_record.ts";
 import { openLibc } from "../ffi/libc.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
@@ -152,7 +153,7 @@ function tell(now: Ownership, json: boolean, before?: Ownership): void {
     ["Role", role],
     ["State", stateWords(now)],
     ["Leecher", leech === NOBODY ? undefined : leech],
-    [role === "source" ? "Owner" : "Source", peer === "" ? undefined : peer],
+    peerRow(now),
     ["Writable", writable ? "yes" : "no"],
     ["In use", holder === undefined ? undefined : `by process ${holder}`],
     ["Missing", absent && missingWords(absent, before ?? now)],
@@ -162,6 +163,12 @@ function tell(now: Ownership, json: boolean, before?: Ownership): void {
   for (const [name, text] of rows) {
     if (text !== undefined) console.log(`  ${name.padEnd(8)}  ${text}`);
   }
+}
+
+/** Who is on the other side; of a part of a group that was given away, which group that is. */
+function peerRow({ role, record: { peer } }: Ownership): readonly [string, string | undefined] {
+  if (peer.startsWith(GROUP_PEER)) return ["Group", peer.slice(GROUP_PEER.length)];
+  return [role === "source" ? "Owner" : "Source", peer === "" ? undefined : peer];
 }
 
 function stateWords({ record: { state, epoch, time, promoted } }: Ownership): string {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { GROUP_PEER } from "../lib/backend/handover_group.ts";
 import type { Ownership } from "../lib/host/ownership.ts";
 
 /** One line: which command meets the other side, or that nothing is to be done. */
@@ -19,6 +20,10 @@ export function migrateAdvice({ url, record, verdict, holder }: Ownership): stri
         ? `nothing here; never let ${source} write its region again`
         : "nothing: it is owned here";
     case "fenced":
+      if (state === "given" && peer.startsWith(GROUP_PEER)) {
+        return "seed its group again: then the new owner can fetch the rest, or all of it is " +
+          "owned here where it was not given after all";
+      }
       return state === "released"
         ? "nothing: the new owner has all of it, so that it may be removed here"
         : `let the new owner fetch the rest: ${seed}`;

@@ -80,7 +80,7 @@ export const mount: Command = defineCommand({
       lost = await Promise.race([mounted.closed, stop.received.then(() => undefined)]);
     } finally {
       // What took the device away is the error to tell of; that it cannot be flushed follows.
-      await closeOnceFree(mounted).catch((error) => lost ??= error);
+      await closeOnceFree(mounted.path, () => mounted.close()).catch((error) => lost ??= error);
     }
     if (lost !== undefined) throw lost;
     if (profile !== undefined) {

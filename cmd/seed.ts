@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { formatSize, Seeder, type SeederStage } from "../mod.ts";
+import { Seeder, type SeederStage, seedGroup, UsageError } from "../mod.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { closeOnceFree } from "./close_mount.ts";
+import { firstGone, mountFields, mountWords, oneMount, parsePart, pathsOf } from "./mounted.ts";
 import { runShell } from "./shell.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken } from "./token.ts";
@@ -18,11 +19,21 @@ export const seed: Command = defineCommand({
     "address follows it, and takes it over once: then --suspend is run, which has to stop whatever " +
     "writes and to unmount or freeze a file system on the device, and from the answer on writes " +
     "fail here. Where the leecher is lost before, --resume is run, and all goes on as before.\n" +
+    "With --group several regions move together, with one consistent cut: each appears by itself, " +
+    "and telemap leech --group takes all of them over.\n" +
     "It ends when the leecher has everything, or on SIGINT or SIGTERM. With --json it prints one " +
     'line for each event, first\n{"event":"ready","url":"telemap://127.0.0.1:4100",' +
     '"device":"loop","path":"/dev/loop3",…}',
-  operands: [{ name: "BACKEND", help: "URL of the region", value: "url" }],
+  operands: [
+    { name: "BACKEND", help: "URL of the region; none with --group", value: "url", optional: true },
+  ],
   options: {
+    group: {
+      help: "a part of a group, by a name and its URL",
+      value: "text",
+      label: "NAME=BACKEND",
+      many: true,
+    },
     listen: {
       help: "address for leechers; port 0 takes a free one",
       value: "url",
@@ -62,50 +73,73 @@ export const seed: Command = defineCommand({
         "--suspend ./stop.sh",
       does: "a block device that another host may take over",
     },
+    {
+      call: "telemap seed --group a=file:/srv/a.img --group b=file:/srv/b.img " +
+        "--listen telemap://127.0.0.1:0",
+      does: "two block devices that move together",
+    },
   ],
   async run([backend], options) {
     using stop = new StopSignals();
     const token = await readToken(options["token-file"]);
     const { json, suspend, resume, at } = options;
+    const parts = options.group.map(parsePart);
+    checkOne(backend, parts.length > 0, at);
     const tell = (stage: SeederStage) => {
       console.log(json ? JSON.stringify({ event: "stage", stage }) : SAID[stage]);
     };
-    const seeder = await Seeder.open({
-      ...{ backend: backend!, device: options.device, as: "path" },
+    const form = { device: options.device, as: "path" } as const;
+    const how = {
       ...(options.listen.length > 0 && { listen: options.listen }),
       ...(options.dial !== undefined && { dial: options.dial }),
       ...{ chunkSize: options.chunk, insecure: options.insecure },
-      ...(at !== undefined && { at }),
       ...(token !== undefined && { token }),
       hooks: {
         onSuspend: () => runShell(suspend, "--suspend"),
         onResume: () => runShell(resume, "--resume"),
         onStage: tell,
       },
-    });
+    };
+    const seeder = backend === undefined
+      ? await seedGroup({ ...how, parts: parts.map((part) => ({ ...part, ...form })) })
+      : await Seeder.open({ ...how, ...form, backend, ...(at !== undefined && { at }) });
+    const mounted = seeder instanceof Seeder ? oneMount(seeder.mount) : seeder.mounts;
     let lost: Error | undefined;
     try {
-      const { device, path, size } = seeder.mount;
       const url = options.listen.length > 0 ? seeder.url : options.dial;
       console.log(
         json
-          ? JSON.stringify({ event: "ready", url, device, path, size })
-          : `Mounted ${formatSize(size)} at ${path} by ${device}; ${
+          ? JSON.stringify({ event: "ready", url, ...mountFields(mounted) })
+          : `Mounted ${mountWords(mounted)}; ${
             options.listen.length > 0 ? "leechers follow" : "dialling"
           } ${url}`,
       );
       lost = await Promise.race([
-        seeder.mount.closed,
+        firstGone(mounted),
         stop.received.then(() => undefined),
         seeder.released.then(() => undefined),
       ]);
     } finally {
-      await closeOnceFree(seeder.mount, () => seeder.close()).catch((error) => lost ??= error);
+      const close = () => seeder.close();
+      await closeOnceFree(pathsOf(mounted), close).catch((error) => lost ??= error);
     }
     if (lost !== undefined) throw lost;
     if (json) console.log(JSON.stringify({ event: "closed" }));
   },
 });
+
+/** Throws {@linkcode UsageError} unless there is either a region or a group. */
+function checkOne(backend: string | undefined, isGroup: boolean, at: string | undefined): void {
+  if (backend === undefined && !isGroup) throw new UsageError("BACKEND or --group is missing");
+  if (backend !== undefined && isGroup) {
+    throw new UsageError("Cannot seed a region beside a group", { hint: "give it as a part" });
+  }
+  if (isGroup && at !== undefined) {
+    throw new UsageError("Cannot have several regions appear in one directory", {
+      hint: "leave out --at",
+    });
+  }
+}
 
 const SAID: Record<SeederStage, string> = {
   serving: "The region is here, and can be written",

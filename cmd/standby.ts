@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type Leecher, type MigrationMetrics, TelemapError } from "../mod.ts";
+import { type Leeching, type MigrationMetrics, TelemapError } from "../mod.ts";
 
 /** What a standby is told by which signal. The runtime takes SIGUSR1 for itself. */
 const SIGNALS = [
@@ -70,7 +70,7 @@ function listensFor(pid: number, signal: number): boolean {
  * comes. Throws what following throws.
  */
 export async function standBy(
-  leecher: Leecher,
+  leecher: Leeching<unknown>,
   interval: number,
   promotions: Promotions,
   tell: (metrics: MigrationMetrics) => void,

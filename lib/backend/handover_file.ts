@@ -76,7 +76,8 @@ export function checkFence(store: LocalStore): void {
 
 /** The record of one region, which this process alone reads and writes until it is closed. */
 export class HandoverFile implements Disposable {
-  readonly #path: string;
+  /** Where it lies. */
+  readonly path: string;
   readonly #lock: HandoverLock;
   #slots: HandoverSlots | undefined;
 
@@ -89,14 +90,14 @@ export class HandoverFile implements Disposable {
   }
 
   private constructor(path: string, lock: HandoverLock) {
-    this.#path = path;
+    this.path = path;
     this.#lock = lock;
   }
 
   /** What is recorded, durable by now. Throws as {@linkcode readHandover} and {@linkcode write} do. */
   get record(): HandoverRecord {
     this.#open();
-    return readHandover(this.#path);
+    return readHandover(this.path);
   }
 
   /**
@@ -105,7 +106,7 @@ export class HandoverFile implements Disposable {
    */
   write(record: Omit<HandoverRecord, "time" | "promoted"> & { promoted?: boolean }): void {
     const slots = this.#open();
-    persist(this.#path, slots.next({ promoted: false, ...record, time: Date.now() }));
+    persist(this.path, slots.next({ promoted: false, ...record, time: Date.now() }));
     slots.wrote();
   }
 
@@ -121,8 +122,8 @@ export class HandoverFile implements Disposable {
 
   #open(): HandoverSlots {
     if (this.#slots !== undefined) return this.#slots;
-    const found = readFound(this.#path);
-    if (found !== undefined) persist(this.#path, HandoverSlots.again(found));
+    const found = readFound(this.path);
+    if (found !== undefined) persist(this.path, HandoverSlots.again(found));
     return this.#slots = new HandoverSlots(found);
   }
 }

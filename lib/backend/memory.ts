@@ -4,13 +4,7 @@
  * @module
  */
 import { adviseAt, bytesAt, MADV, Mapping } from "../../ffi/mman.ts";
-import {
-  type Awaitable,
-  type Backend,
-  checkRange,
-  type Extent,
-  type SharedBackend,
-} from "./backend.ts";
+import { type Backend, checkRange, type Extent, type SharedBackend } from "./backend.ts";
 import type { ZeroOptions } from "./backend.ts";
 import { Bitmap } from "./bitmap.ts";
 import { ClosedError, errorCode, ReadOnlyError, UsageError } from "./errors.ts";

@@ -28,10 +28,14 @@ export abstract class Stage implements Backend {
   /** What the stage stands on. */
   protected readonly backend: Backend;
 
-  /** Takes a backend over; `blockSize` is that of the stage, where it is another one. */
-  constructor(backend: Backend, blockSize: number = backend.blockSize) {
+  /** Takes a backend over; `blockSize` and `size` are those of the stage, where they are others. */
+  constructor(
+    backend: Backend,
+    blockSize: number = backend.blockSize,
+    size: number = backend.size,
+  ) {
     this.backend = backend;
-    this.size = backend.size;
+    this.size = size;
     this.blockSize = blockSize;
     this.durable = backend.durable;
     this.readOnly = backend.readOnly;

@@ -4,7 +4,7 @@
  * @module
  */
 import { UnsupportedError, UsageError } from "../backend/errors.ts";
-import type { BackendHost } from "../host/host.ts";
+import type { DeviceHost } from "../host/hosted_part.ts";
 import type { Device, DeviceChoice, DeviceKind, Probe } from "./device.ts";
 import { attachFuse } from "./fuse.ts";
 import { attachLoop } from "./loop.ts";
@@ -45,7 +45,7 @@ const SECTOR = 512;
  * @throws {UsageError} the device cannot be what the options ask for.
  * @throws {UnsupportedError} this host has no such device; the message says why and what to do.
  */
-export async function attach(host: BackendHost, options: AttachOptions): Promise<Attached> {
+export async function attach(host: DeviceHost, options: AttachOptions): Promise<Attached> {
   await sweepStale();
   const { kind, reason } = chooseDevice(options, host.facts.size);
   if (kind === "nbd" && options.at !== undefined) {
@@ -66,7 +66,7 @@ export function isMapped({ choice, as }: Pick<AttachOptions, "choice" | "as">): 
 }
 
 async function attachKind(
-  host: BackendHost,
+  host: DeviceHost,
   kind: DeviceKind,
   { readOnly, at, memory }: AttachOptions,
 ): Promise<Device> {

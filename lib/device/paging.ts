@@ -9,7 +9,8 @@ import { adviseAt, MADV } from "../../ffi/mman.ts";
 import { openUserfault, UFFD_FEATURE } from "../../ffi/userfault_open.ts";
 import { UFFD_REGISTER, Userfault } from "../../ffi/userfaultfd.ts";
 import { DeadlineError, TelemapError, UsageError } from "../backend/errors.ts";
-import type { BackendHost, ServedMemory } from "../host/host.ts";
+import type { ServedMemory } from "../host/host.ts";
+import type { DeviceHost } from "../host/hosted_part.ts";
 import type { UserfaultLoss } from "../userfault/server.ts";
 import { bestTracking } from "../tracking/tracking_probe.ts";
 import type { TrackingMethod } from "../tracking/write_tracker.ts";
@@ -57,7 +58,7 @@ const SMALL_PAGE_MAX = 65536;
  * @throws {UserfaultFeatureError} the kernel lacks what the options need.
  */
 export async function beginPaging(
-  host: BackendHost,
+  host: DeviceHost,
   range: PagedRange,
   options: PagingOptions,
 ): Promise<Paging> {

@@ -12,6 +12,7 @@ import { MADV, MAP, Mapping, pageSize, PROT } from "../../ffi/mman.ts";
 import { UsageError } from "../backend/errors.ts";
 import { settleAll } from "../backend/settle.ts";
 import type { BackendHost } from "../host/host.ts";
+import type { DeviceHost } from "../host/hosted_part.ts";
 import { type MemoryStatistics, sum } from "../host/memory_statistics.ts";
 import type { Device, DeviceMemory } from "./device.ts";
 import { beginPaging, type PagedRange, type Paging, type PagingOptions } from "./paging.ts";
@@ -39,7 +40,7 @@ const HANDLERS_MAX = 64;
  * {@linkcode beginPaging} throws.
  */
 export async function attachUserfault(
-  host: BackendHost,
+  host: DeviceHost,
   options: UserfaultOptions,
 ): Promise<Device> {
   const { hugePages = false, readOnly } = options;
@@ -89,7 +90,7 @@ interface Handler {
 }
 
 async function startHandler(
-  host: BackendHost,
+  host: DeviceHost,
   range: PagedRange,
   options: PagingOptions,
   first: boolean,

@@ -5,21 +5,21 @@
  *
  * @module
  */
-import type { Backend } from "../backend/backend.ts";
 import { UsageError } from "../backend/errors.ts";
-import { exposeBackend } from "./port.ts";
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { FinalizeOptions, Missing } from "../migration/leecher_core.ts";
 import type { MigrationMetrics } from "../migration/migration_metrics.ts";
 import type { SeederStage } from "../migration/seeder_core.ts";
 import type { HostLink } from "./host_link.ts";
 import type { LeechOptions, SeedOptions } from "./migrating_backend.ts";
+import { movable } from "./movable.ts";
 import { packError } from "./remote_error.ts";
 import { ProcessLink } from "./process_link.ts";
 import type {
   BackendFacts,
   DialOptions,
   ExportOptions,
+  FuseOptions,
   ListenOptions,
   ListenProtocol,
   MemoryOptions,
@@ -30,10 +30,8 @@ import type { MemoryStatistics } from "./memory_statistics.ts";
 import {
   type BackendSource,
   type DialledSource,
+  type GroupSource,
   type HostSource,
-  isBackend,
-  isDialled,
-  portable,
   portableRemote,
   type PortableSource,
 } from "./source.ts";
@@ -82,7 +80,7 @@ export class BackendHost implements AsyncDisposable {
    */
   static async start(source: HostSource, options: HostOptions = {}): Promise<BackendHost> {
     const link = await newLink(options);
-    return await BackendHost.#open(link, ...movable(source, options, link));
+    return await BackendHost.#open(link, ...movable(source, options.token, link));
   }
 
   /**
@@ -98,27 +96,24 @@ export class BackendHost implements AsyncDisposable {
     const { token, apart, ...cached } = options;
     const link = await newLink({ apart });
     link.onLocal = onLocal;
-    const [there, transfer] = movable(remote, { token }, link);
+    const [there, transfer] = movable(remote, token, link);
     const source: PortableSource = { kind: "managed", remote: there, cache, options: cached };
     return await BackendHost.#open(link, source, transfer);
   }
 
   /**
-   * Opens a region that can be given to another host, with chunks of so many bytes; see
+   * Opens a region, or a group, that can be given to another host, with chunks of so many bytes; see
    * {@linkcode BackendHost.seed}. Throws what opening throws.
    */
   static async startSeeded(
-    source: BackendSource,
+    source: BackendSource | GroupSource,
     options: HostOptions & SeedOptions,
   ): Promise<BackendHost> {
-    const { token, apart, chunkSize } = options;
+    const { token, apart, ...seed } = options;
     const link = await newLink({ apart });
-    const [there, transfer] = movable(source, { token }, link);
-    return await BackendHost.#open(
-      link,
-      { kind: "seeded", source: there, options: { chunkSize } },
-      transfer,
-    );
+    const [there, transfer] = movable(source, token, link);
+    const seeded: PortableSource = { kind: "seeded", source: there, options: seed };
+    return await BackendHost.#open(link, seeded, transfer);
   }
 
   /**
@@ -189,7 +184,7 @@ export class BackendHost implements AsyncDisposable {
   /** Opens one more backend in the Worker, for whoever connects to what listens afterwards. */
   async export(source: HostSource, options: ExportOptions & HostOptions): Promise<void> {
     const { token, ...offer } = options;
-    const [there, transfer] = movable(source, { token }, this.#link);
+    const [there, transfer] = movable(source, token, this.#link);
     await this.#link.call({ command: "export", source: there, options: offer }, transfer);
   }
 
@@ -218,11 +213,17 @@ export class BackendHost implements AsyncDisposable {
 
   /**
    * Speaks NBD's transmission phase on a socket, which belongs to the host from now on.
-   * `onDetached` is called when the other end is gone.
+   * `onDetached` is called when the other end is gone. Here and below, `part` names what of a group
+   * is to be served; all of the region unless told.
    */
-  async serveNbd(fd: number, flags: number, onDetached: () => void): Promise<void> {
+  async serveNbd(
+    fd: number,
+    flags: number,
+    onDetached: () => void,
+    part?: string,
+  ): Promise<void> {
     this.#detached.set(fd, onDetached);
-    await this.#link.call({ command: "nbd", fd, flags });
+    await this.#link.call({ command: "nbd", fd, flags, part });
   }
 
   /**
@@ -231,11 +232,12 @@ export class BackendHost implements AsyncDisposable {
    */
   async serveFuse(
     fd: number,
-    options: { fileName: string; readOnly: boolean },
+    options: FuseOptions,
     onDetached: (error: Error | undefined) => void,
+    part?: string,
   ): Promise<void> {
     this.#detached.set(fd, onDetached);
-    await this.#link.call({ command: "fuse", fd, ...options });
+    await this.#link.call({ command: "fuse", fd, ...options, part });
   }
 
   /**
@@ -247,9 +249,10 @@ export class BackendHost implements AsyncDisposable {
     fd: number,
     options: MemoryOptions,
     onDetached: (error: Error | undefined) => void,
+    part?: string,
   ): Promise<ServedMemory> {
     this.#detached.set(fd, onDetached);
-    await this.#link.call({ command: "userfault", fd, options });
+    await this.#link.call({ command: "userfault", fd, options, part });
     const ask = async (command: "statistics" | "release") =>
       (await this.#link.call({ command, fd })).statistics!;
     return {
@@ -384,19 +387,4 @@ export class BackendHost implements AsyncDisposable {
 
 async function newLink({ apart = false }: Pick<HostOptions, "apart">): Promise<HostLink> {
   return apart ? await ProcessLink.start() : new WorkerLink();
-}
-
-function movable(
-  source: HostSource,
-  options: HostOptions,
-  link: HostLink,
-): [PortableSource, Transferable[]] {
-  if (isDialled(source)) return [portableRemote(source, options.token), []];
-  if (!isBackend(source)) return [portable(source, options.token), []];
-  const shared = (source as Backend).share?.();
-  if (shared !== undefined) return [{ kind: "shared", shared }, []];
-  const { port1, port2 } = new MessageChannel();
-  exposeBackend(source, port1);
-  link.exposed.push(port1);
-  return [{ kind: "port", port: port2 }, [port2]];
 }

@@ -1,5 +1,5 @@
 /**
- * The memory of this process that a host Worker pages in from its backend and pushes back to it.
+ * The memory of this process that a host Worker pages in from a backend and pushes back to it.
  *
  * @module
  */
@@ -21,13 +21,13 @@ interface Served {
   server: UserfaultServer;
   /** Missing where the memory may only be read. */
   pusher: PagePusher | undefined;
+  traffic: Backend["traffic"];
 }
 
 /** What is served, by the descriptor of its userfaultfd. */
 export class HostedMemory {
   readonly #reactor: Reactor;
   readonly #pool: SlotPool;
-  readonly #backend: Backend;
   readonly #onDetached: (fd: number, error: Error | undefined) => void;
   readonly #served = new Map<number, Served>();
 
@@ -35,20 +35,18 @@ export class HostedMemory {
   constructor(
     reactor: Reactor,
     pool: SlotPool,
-    backend: Backend,
     onDetached: (fd: number, error: Error | undefined) => void,
   ) {
     this.#reactor = reactor;
     this.#pool = pool;
-    this.#backend = backend;
     this.#onDetached = onDetached;
   }
 
-  /** Begins to page in. Throws what `UserfaultServer` and the trackers do. */
-  serve(fd: number, options: MemoryOptions): void {
+  /** Begins to page in from a backend. Throws what `UserfaultServer` and the trackers do. */
+  serve(fd: number, options: MemoryOptions, backend: Backend): void {
     const { tracking } = options;
     let faults: FaultTracker | undefined, copies: PagedCompareTracker | undefined;
-    const server = new UserfaultServer(this.#reactor, this.#pool, fd, this.#backend, {
+    const server = new UserfaultServer(this.#reactor, this.#pool, fd, backend, {
       ...options,
       // Where every write to a clean page has to fault, there can be no zero page.
       install: {
@@ -70,12 +68,12 @@ export class HostedMemory {
       const pusher = tracker && new PagePusher(
         this.#reactor,
         this.#pool,
-        this.#backend,
+        backend,
         region,
         tracker,
         server.statistics,
       );
-      this.#served.set(fd, { server, pusher });
+      this.#served.set(fd, { server, pusher, traffic: backend.traffic });
     } catch (error) {
       server.release();
       throw error;
@@ -99,8 +97,7 @@ export class HostedMemory {
 
   /** What was counted. */
   statistics(fd: number): MemoryStatistics {
-    const { server } = this.#find(fd);
-    const { traffic } = this.#backend;
+    const { server, traffic } = this.#find(fd);
     return { ...server.statistics, owes: server.owes, wire: traffic && { ...traffic } };
   }
 

@@ -8,6 +8,7 @@ import { readdirSync, statSync } from "node:fs";
 import type { Awaitable, Backend, Extent, ZeroOptions } from "../backend/backend.ts";
 import { ClosedError, TelemapError, UsageError } from "../backend/errors.ts";
 import { HandoverFile, readHandover } from "../backend/handover_file.ts";
+import type { HandoverBook } from "../backend/handover_group.ts";
 import { type HandoverRecord, NOBODY, UNRECORDED } from "../backend/handover_record.ts";
 import { MemoryBackend } from "../backend/memory.ts";
 import { openJournal } from "../chunk/journal_file.ts";
@@ -15,6 +16,7 @@ import { lockBackend, type LockedBackend } from "../chunk/lock.ts";
 import { SlowStage } from "../chunk/slow.ts";
 import { Stage } from "../chunk/stage.ts";
 import { trackBackend, type TrackedBackend } from "../chunk/track.ts";
+import type { GroupPart } from "../migration/group_head.ts";
 import { LeechedRegion } from "../migration/leeched_region.ts";
 import { LeecherCore } from "../migration/leecher_core.ts";
 import { SeederClient } from "../migration/seeder_client.ts";
@@ -23,12 +25,15 @@ import { targetAfterRestart } from "../migration/target_handover.ts";
 import { sourceAfterRestart } from "../migration/source_handover.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
 import { openHandoverTarget } from "./copy_target.ts";
+import { partsOf } from "./group_backend.ts";
 import { type HandoverPlace, handoverPlace, lockBefore } from "./handover_place.ts";
 
 /** How a region is seeded; structured-cloneable. */
 export interface SeedOptions {
   /** Bytes of a chunk, a multiple of 4 KiB up to 32 MiB. */
   chunkSize: number;
+  /** Whether the region is a group; it is not unless told. */
+  group?: boolean | undefined;
 }
 
 /** How a region is leeched; structured-cloneable. */
@@ -43,6 +48,8 @@ export interface LeechOptions {
   pullWorkers?: number | undefined;
   /** Bytes a second at most, while the program runs at the source. */
   pullRate?: number | undefined;
+  /** Whether the region has to be a group; it may be anything unless told. */
+  group?: boolean | undefined;
 }
 
 /** Nobody waits at the lock but while a region is taken over, or is not here yet. */
@@ -64,10 +71,12 @@ export class MigratingBackend extends Stage {
   seeder: SeederCore | undefined;
 
   /** The record of who owns the region, locked; missing where that lives in memory. */
-  readonly handover: HandoverFile | undefined;
+  readonly handover: HandoverBook | undefined;
+  /** The parts of a group; missing where it is one region. */
+  parts: readonly GroupPart[] | undefined;
 
   /** Over `backend`, which belongs to it, as `handover` does. */
-  constructor(backend: Backend, chunkSize: number, handover: HandoverFile | undefined) {
+  constructor(backend: Backend, chunkSize: number, handover: HandoverBook | undefined) {
     const track = trackBackend(backend, { chunkSize });
     const lock = lockBackend(track, { holdTimeout: HOLD_MS });
     const slow = new SlowStage(lock);
@@ -151,12 +160,15 @@ export class MigratingBackend extends Stage {
 }
 
 /** A region that is here, to be seeded. */
-export function openSeeded(
+export async function openSeeded(
   backend: Backend,
-  handover: HandoverFile | undefined,
-  { chunkSize }: SeedOptions,
-): MigratingBackend {
-  return new MigratingBackend(backend, chunkSize, handover);
+  handover: HandoverBook | undefined,
+  { chunkSize, group }: SeedOptions,
+): Promise<MigratingBackend> {
+  const parts = group ? await partsOf(backend) : undefined;
+  const seeded = new MigratingBackend(backend, chunkSize, handover);
+  seeded.parts = parts;
+  return seeded;
 }
 
 /**
@@ -183,6 +195,7 @@ export async function openLeeched(
     })!;
     const tracked = await client.track({ chunkSize: options.chunkSize });
     const { size, chunkSize } = tracked;
+    const parts = options.group ? await partsOf(remote) : undefined;
     const peer = options.peer, id = leech.toHex();
     // One that is in doubt stays so on disk, until the source tells.
     const receive = () => {
@@ -209,6 +222,7 @@ export async function openLeeched(
     if (local instanceof MemoryBackend) local.expectAll();
     const copy = new LeechedRegion({ remote, local, chunkSize, journal });
     const backend = new MigratingBackend(copy, chunkSize, handover);
+    backend.parts = parts;
     if (!isTaken) await backend.lock.lock();
     backend.leecher = new LeecherCore({
       ...{ remote, client, copy, lock: backend.lock, isOld, tracked, start },

@@ -7,11 +7,13 @@ import type { Backend, SharedBackend } from "../backend/backend.ts";
 import { FencedError, UsageError } from "../backend/errors.ts";
 import { openSharedMemory } from "../backend/memory.ts";
 import { HandoverFile } from "../backend/handover_file.ts";
+import { type HandoverBook, HandoverGroup } from "../backend/handover_group.ts";
 import { openLocal, type OpenLocalOptions } from "../backend/open_local.ts";
 import { alignBackend } from "../chunk/align.ts";
 import { delayBackend } from "../chunk/delay.ts";
 import { parseDelayOptions, splitDelayUrl } from "../chunk/delay_url.ts";
 import type { Reactor } from "../net/reactor.ts";
+import type { NamedBackend } from "./group_backend.ts";
 import { type HandoverPlace, handoverPlace, lockBefore } from "./handover_place.ts";
 import { PortBackend } from "./port.ts";
 import { regionId } from "./region_id.ts";
@@ -97,6 +99,8 @@ export async function openPortable(
   switch (source.kind) {
     case "managed":
       return await openBehindCache(source, reactor, onLocal);
+    case "group":
+      throw new UsageError("Cannot open a group but to seed it");
     case "seeded":
       return await openOwned(source, reactor);
     case "leeched": {
@@ -145,12 +149,30 @@ async function openBehindCache(
   }
 }
 
-/** A region to be seeded, whose record is locked before anything is made of it. */
+/** A region or a group to be seeded. */
 async function openOwned(
   { source, options }: Extract<PortableSource, { kind: "seeded" }>,
   reactor: Reactor,
 ): Promise<Backend> {
   const { openSeeded } = await import("./migrating_backend.ts");
+  const isGroup = source.kind === "group";
+  const { backend, handover } = isGroup
+    ? await openParts(source, options.chunkSize, reactor)
+    : await openRecorded(source, reactor);
+  try {
+    return await openSeeded(backend, handover, isGroup ? { ...options, group: true } : options);
+  } catch (error) {
+    await backend.close();
+    handover?.close();
+    throw error;
+  }
+}
+
+/** A region, and the record of who owns it, which is locked before anything is made of it. */
+async function openRecorded(
+  source: PortableSource,
+  reactor: Reactor,
+): Promise<{ backend: Backend; handover: HandoverFile | undefined }> {
   const place = placeOf(source);
   let handover = place && lockBefore(place);
   let backend: Backend | undefined;
@@ -162,10 +184,34 @@ async function openOwned(
         throw new FencedError(`Cannot seed ${place.region} as it was given away meanwhile`);
       }
     }
-    return openSeeded(alignBackend(backend), handover, options);
+    return { backend: alignBackend(backend), handover };
   } catch (error) {
     await backend?.close();
     handover?.close();
+    throw error;
+  }
+}
+
+/** The parts of a group as one region, and their records as one. */
+async function openParts(
+  { parts }: Extract<PortableSource, { kind: "group" }>,
+  alignment: number,
+  reactor: Reactor,
+): Promise<{ backend: Backend; handover: HandoverBook | undefined }> {
+  const { groupBackends } = await import("./group_backend.ts");
+  const opened: (NamedBackend & { handover: HandoverFile | undefined })[] = [];
+  try {
+    for (const { name, source } of parts) {
+      opened.push({ name, ...await openRecorded(source, reactor) });
+    }
+    const [first, ...others] = opened.flatMap(({ handover }) => handover ?? []);
+    const handover = first && new HandoverGroup(first, others);
+    return { backend: groupBackends(opened, alignment), handover };
+  } catch (error) {
+    for (const { backend, handover } of opened) {
+      await backend.close();
+      handover?.close();
+    }
     throw error;
   }
 }

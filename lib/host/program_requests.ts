@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { HandoverFile } from "../backend/handover_file.ts";
+import type { HandoverBook } from "../backend/handover_group.ts";
 import type { Offer } from "../migration/source_handover.ts";
 import type { SeededProgram, SeederStage } from "../migration/seeder_core.ts";
 import type { HostMessage, ProgramRequest } from "./protocol.ts";
@@ -14,7 +14,7 @@ import { type PortableError, unpackError } from "./remote_error.ts";
 export class ProgramRequests implements SeededProgram {
   readonly #send: (message: HostMessage) => void;
   readonly #pushMemory: () => Promise<void>;
-  readonly #handover: HandoverFile | undefined;
+  readonly #handover: HandoverBook | undefined;
   readonly #pending = new Map<number, PromiseWithResolvers<void>>();
   #nextAsk = 1;
 
@@ -25,7 +25,7 @@ export class ProgramRequests implements SeededProgram {
   constructor(
     send: (message: HostMessage) => void,
     pushMemory: () => Promise<void>,
-    handover: HandoverFile | undefined,
+    handover: HandoverBook | undefined,
   ) {
     this.#send = send;
     this.#pushMemory = pushMemory;

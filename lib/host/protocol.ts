@@ -7,6 +7,7 @@
  */
 import type { UserfaultClientEvent, UserfaultClientOptions } from "../userfault/listener.ts";
 import type { UserfaultServerOptions } from "../userfault/server.ts";
+import type { GroupPart } from "../migration/group_head.ts";
 import type { FinalizeOptions, Missing } from "../migration/leecher_core.ts";
 import type { MigrationMetrics } from "../migration/migration_metrics.ts";
 import type { SeederStage } from "../migration/seeder_core.ts";
@@ -25,6 +26,8 @@ export interface BackendFacts {
   readOnly: boolean;
   /** How another Worker opens the same bytes; missing where it cannot, or has to do it by URL. */
   shared?: SharedBackend | undefined;
+  /** The parts of a group. */
+  parts?: readonly GroupPart[] | undefined;
 }
 
 /** The protocol that is spoken on a listening socket. */
@@ -60,6 +63,14 @@ export interface DialOptions extends Pick<ExportOptions, "readOnly"> {
   token?: string | undefined;
 }
 
+/** How a region is shown as a file. */
+export interface FuseOptions {
+  /** Name of the file. */
+  fileName: string;
+  /** Whether it may only be read. */
+  readOnly: boolean;
+}
+
 /** How memory of this process is paged in, and its writes are noticed. */
 export type MemoryOptions =
   & Pick<UserfaultServerOptions, "regions" | "faultAround" | "prefetch" | "onLoss" | "lossMs">
@@ -80,10 +91,17 @@ export type HostCommand =
   | { id: number; command: "hang-up"; outward: number }
   /** Pages in the memory of the processes that connect to a listening socket. */
   | { id: number; command: "listen-userfault"; fd: number; options: UserfaultClientOptions }
-  | { id: number; command: "nbd"; fd: number; flags: number }
-  | { id: number; command: "fuse"; fd: number; fileName: string; readOnly: boolean }
+  /** `part`, here and below: the name of one of a group that is meant alone. */
+  | { id: number; command: "nbd"; fd: number; flags: number; part?: string | undefined }
+  | ({ id: number; command: "fuse"; fd: number; part?: string | undefined } & FuseOptions)
   /** Pages memory of this process in; the descriptor stays with who sent it. */
-  | { id: number; command: "userfault"; fd: number; options: MemoryOptions }
+  | {
+    id: number;
+    command: "userfault";
+    fd: number;
+    options: MemoryOptions;
+    part?: string | undefined;
+  }
   /** Writes the dirty pages of such memory back. */
   | { id: number; command: "push"; fd: number }
   /** Pages everything in. */

@@ -18,6 +18,8 @@ const ID_BYTES = 16;
  * region whenever it is opened anew.
  */
 export function regionId(source: PortableSource, version = ""): Uint8Array {
+  const parts = partsOf(source);
+  if (parts !== undefined) return joined(parts.map((part) => regionId(part)));
   const url = sourceUrl(source);
   const local = url === undefined ? undefined : parseLocalUrl(url);
   if (url === undefined || local?.scheme === "memory") return randomBytes(ID_BYTES);
@@ -43,12 +45,27 @@ export function regionId(source: PortableSource, version = ""): Uint8Array {
  * the process.
  */
 export function instanceId(source: PortableSource): Uint8Array {
+  const parts = partsOf(source);
+  if (parts !== undefined) return joined(parts.map((part) => instanceId(part)));
   const url = sourceUrl(source);
   const local = url === undefined ? undefined : parseLocalUrl(url);
   if (local === undefined || local.scheme === "memory") return randomBytes(ID_BYTES);
   const boot = readKernelText("/proc/sys/kernel/random/boot_id");
   // Hashed, as it goes to whoever connects.
   return createHash("sha256").update(`telemap ${boot}`).digest().subarray(0, ID_BYTES);
+}
+
+/** What a group is made of; undefined for one region. */
+function partsOf(source: PortableSource): PortableSource[] | undefined {
+  if (source.kind === "seeded") return partsOf(source.source);
+  return source.kind === "group" ? source.parts.map(({ source }) => source) : undefined;
+}
+
+/** An id that is another one where any of those is. */
+function joined(ids: readonly Uint8Array[]): Uint8Array {
+  const hash = createHash("sha256").update(`group of ${ids.length}`);
+  for (const id of ids) hash.update(id);
+  return hash.digest().subarray(0, ID_BYTES);
 }
 
 /** The URL of the region itself: where it is delayed or cached, it is the same region. */

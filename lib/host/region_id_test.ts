@@ -50,6 +50,27 @@ Deno.test("a pattern is known by its size and seed, and loses nothing", () => {
   assertEquals(instanceId(url("pattern:1GiB")), instanceId(url("pattern:1GiB")));
 });
 
+Deno.test("a group is what its parts are, in their order", () => {
+  const group = (...urls: string[]): PortableSource => ({
+    kind: "seeded",
+    source: {
+      kind: "group",
+      parts: urls.map((text, index) => ({ name: `${index}`, source: url(text) })),
+    },
+    options: { chunkSize: 65536, group: true },
+  });
+  const [one, other] = ["pattern:1MiB", "pattern:2MiB"] as const;
+  assertEquals(regionId(group(one, other)), regionId(group(one, other)));
+  assertEquals(regionId(group(one, other)).length, 16);
+  assertNotEquals(regionId(group(one, other)), regionId(group(other, one)));
+  assertNotEquals(regionId(group(one)), regionId(group(one, one)));
+  assertNotEquals(regionId(group(one)), regionId(url(one)));
+  assertEquals(instanceId(group(one, other)), instanceId(group(one, other)));
+  for (const id of [regionId, instanceId]) {
+    assertNotEquals(id(group(one, "memory:1MiB")), id(group(one, "memory:1MiB")));
+  }
+});
+
 Deno.test("a delayed region is the region itself", () => {
   for (const fragment of ["", "#rtt=1ms", "#rtt=2ms&seed=1"]) {
     const delayed = url(`delay:delay:pattern:1GiB#rtt=5ms${fragment}`);

@@ -33,12 +33,31 @@ export interface DialledSource {
   insecure?: boolean | undefined;
 }
 
+/** Several backends as the parts of one region that moves as a whole. */
+export interface GroupSource {
+  /** In the order in which they lie there. */
+  parts: readonly GroupSourcePart[];
+}
+
+/** A part of a {@linkcode GroupSource}. */
+export interface GroupSourcePart {
+  /** By what it is known at both sides. */
+  name: string;
+  /** Its bytes. */
+  backend: BackendSource;
+}
+
 /** What a host opens. */
-export type HostSource = BackendSource | DialledSource;
+export type HostSource = BackendSource | DialledSource | GroupSource;
 
 /** Whether it is the region's server that dials. */
 export function isDialled(source: HostSource): source is DialledSource {
   return typeof source === "object" && "listen" in source;
+}
+
+/** Whether it is several backends. */
+export function isGroup(source: HostSource): source is GroupSource {
+  return typeof source === "object" && "parts" in source && !("readAt" in source);
 }
 
 /** A region at a server, as it crosses to a Worker; of those that are dialled, who listens there. */
@@ -52,6 +71,7 @@ export type PortableSource =
   | { kind: "module"; module: string; options: unknown }
   | { kind: "shared"; shared: SharedBackend }
   | { kind: "port"; port: MessagePort }
+  | { kind: "group"; parts: readonly { name: string; source: PortableSource }[] }
   /** A region that can move to another host. */
   | { kind: "seeded"; source: PortableSource; options: SeedOptions }
   /** One that comes from another host into a cache on this one. */
@@ -60,7 +80,7 @@ export type PortableSource =
   | { kind: "managed"; remote: PortableSource; cache: string; options: ManagedOptions };
 
 /** Whether the source is a backend that this isolate made itself. */
-export function isBackend(source: BackendSource): source is Backend {
+export function isBackend(source: HostSource): source is Backend {
   return typeof source === "object" && "readAt" in source;
 }
 

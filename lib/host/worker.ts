@@ -4,14 +4,14 @@
  *
  * @module
  */
-import { EventFd } from "../../ffi/epoll.ts";
 import type { Backend } from "../backend/backend.ts";
 import { DeadlineError, UnsupportedError, UsageError } from "../backend/errors.ts";
 import { alignBackend } from "../chunk/align.ts";
+import { windowOf } from "../chunk/window.ts";
 import { NbdSession } from "../nbd/session.ts";
 import { parseAddress } from "../net/address.ts";
 import { DescriptorChannel } from "../net/descriptor_channel.ts";
-import { Reactor } from "../net/reactor.ts";
+import type { Reactor } from "../net/reactor.ts";
 import { SlotPool } from "../net/slot_pool.ts";
 import { FuseServer } from "../fuse/server.ts";
 import {
@@ -26,6 +26,7 @@ import { Outward } from "./outward.ts";
 import type {
   BackendFacts,
   ExportOptions,
+  FuseOptions,
   HostAnswer,
   HostMessage,
   WorkerCommand,
@@ -38,6 +39,7 @@ import type { Controller } from "../rpc/export.ts";
 import { ProgramRequests } from "./program_requests.ts";
 import { instanceId, regionId } from "./region_id.ts";
 import { packError } from "./remote_error.ts";
+import { RunningReactor } from "./running_reactor.ts";
 import type { PortableSource } from "./source.ts";
 
 /** The part of a dedicated Worker's global scope that is used here. */
@@ -89,7 +91,7 @@ class HostWorker {
     this.#backend = backend;
     this.#identity = identify(source, backend);
     this.#reactor = reactor;
-    this.#memories = new HostedMemory(reactor, this.#pool, backend, (fd, error) => {
+    this.#memories = new HostedMemory(reactor, this.#pool, (fd, error) => {
       const packed = error === undefined ? undefined : packError(error);
       scope.postMessage({ event: "detached", fd, error: packed });
     });
@@ -105,7 +107,20 @@ class HostWorker {
 
   get facts(): BackendFacts {
     const { size, blockSize, durable, readOnly } = this.#backend;
-    return { size, blockSize, durable, readOnly, shared: this.#backend.share?.() };
+    const parts = this.#parts;
+    return { size, blockSize, durable, readOnly, shared: this.#backend.share?.(), parts };
+  }
+
+  get #parts(): BackendFacts["parts"] {
+    return this.#backend instanceof MigratingBackend ? this.#backend.parts : undefined;
+  }
+
+  /** A part of a group; the whole backend unless told. */
+  #shown(name: string | undefined): Backend {
+    if (name === undefined) return this.#backend;
+    const part = this.#parts?.find((part) => part.name === name);
+    if (part !== undefined) return windowOf(this.#backend, part);
+    throw new UsageError(`Cannot find a part of the name ${name}`);
   }
 
   async perform(command: Exclude<WorkerCommand, { command: "open" }>): Promise<HostAnswer | void> {
@@ -130,11 +145,11 @@ class HostWorker {
       case "listen-userfault":
         return this.#listenUserfault(command.fd, command.options);
       case "nbd":
-        return this.#serveNbd(command.fd, command.flags);
+        return this.#serveNbd(command.fd, command.flags, this.#shown(command.part));
       case "fuse":
-        return this.#serveFuse(command.fd, command.fileName, command.readOnly);
+        return this.#serveFuse(command.fd, command, this.#shown(command.part));
       case "userfault":
-        return this.#memories.serve(command.fd, command.options);
+        return this.#memories.serve(command.fd, command.options, this.#shown(command.part));
       case "push":
         return await this.#while(this.#memories.push(command.fd));
       case "complete":
@@ -258,9 +273,9 @@ class HostWorker {
   }
 
   /** The transmission phase alone, on a socket whose other end is the kernel. */
-  #serveNbd(fd: number, flags: number): void {
+  #serveNbd(fd: number, flags: number, backend: Backend): void {
     const channel = new DescriptorChannel(this.#reactor, this.#pool, fd);
-    const session = new NbdSession(channel, { backend: this.#backend, flags, structured: false });
+    const session = new NbdSession(channel, { backend, flags, structured: false });
     const { promise: over, resolve } = Promise.withResolvers<void>();
     this.#sessions.set(session, { channel, over });
     channel.attach(session, () => {
@@ -278,8 +293,8 @@ class HostWorker {
     );
   }
 
-  #serveFuse(fd: number, fileName: string, readOnly: boolean): void {
-    const server: FuseServer = new FuseServer(this.#reactor, fd, this.#backend, {
+  #serveFuse(fd: number, { fileName, readOnly }: FuseOptions, backend: Backend): void {
+    const server: FuseServer = new FuseServer(this.#reactor, fd, backend, {
       fileName,
       readOnly,
       onDetached: (error?: Error) => {
@@ -341,27 +356,6 @@ class HostWorker {
     } finally {
       this.#reactor.endAsync();
     }
-  }
-}
-
-/** A reactor that runs, until it is stopped. */
-class RunningReactor {
-  readonly reactor: Reactor;
-  readonly #over: Promise<void>;
-
-  constructor(wakeFd: number) {
-    this.reactor = new Reactor(new EventFd(wakeFd));
-    this.#over = this.reactor.run();
-  }
-
-  /**
-   * Answers when the reactor waits no more. Only then may whoever made the Worker close its wake
-   * descriptor, which a thread could wait for and this isolate could signal.
-   */
-  async stop(): Promise<void> {
-    this.reactor.stop();
-    await this.#over;
-    this.reactor[Symbol.dispose]();
   }
 }
 

@@ -8,7 +8,8 @@
  * @module
  */
 import { UsageError } from "../backend/errors.ts";
-import { Seeder, type SeederHooks, type SeederOptions } from "../mount/seeder.ts";
+import { Seeder, type SeederOptions } from "../mount/seeder.ts";
+import type { SeederHooks } from "../mount/seeding.ts";
 import { type MemoryTracker, trackMemory } from "../tracking/tracked_memory.ts";
 import { encodeHead, HEAD_BYTES } from "./instance_head.ts";
 import { exportedMemory, readGlobals } from "./instance_parts.ts";

@@ -12,11 +12,13 @@ import { openPlaces } from "../host/serve.ts";
 import type { Strategy } from "../migration/convergence.ts";
 import type { Missing } from "../migration/leecher_core.ts";
 import type { MigrationMetrics } from "../migration/migration_metrics.ts";
+import { Closing } from "./closing.ts";
 import { type HostedMount, type Mount, mountHost, type MountOptions } from "./mount.ts";
-import { Seeder, type SeederHooks } from "./seeder.ts";
+import { Seeder } from "./seeder.ts";
+import { beginSeeding, type Mounted, type SeederHooks, type SeedingState } from "./seeding.ts";
 
-/** What {@linkcode Leecher.open} brings here, and how. */
-export interface LeecherOptions extends Omit<MountOptions, "readOnly"> {
+/** From where a region comes, and how. */
+export interface LeechingOptions {
   /** Where the seeder listens, or `{ listen }` where this side waits for it to dial. */
   source: string | URL | DialledSource;
   /** Where the region comes to lie: `file:/path` or `dir:/path`, which is made, or `memory:`. */
@@ -29,7 +31,10 @@ export interface LeecherOptions extends Omit<MountOptions, "readOnly"> {
   pullRate?: number;
 }
 
-/** How {@linkcode Leecher.finalize} takes over; times in ms. */
+/** What {@linkcode Leecher.open} brings here, and how. */
+export interface LeecherOptions extends Omit<MountOptions, "readOnly">, LeechingOptions {}
+
+/** How {@linkcode Leeching.finalize} takes over; times in ms. */
 export interface FinalizeRegionOptions {
   /** How long the program may stand still; 100 unless told. */
   maxDowntime?: number;
@@ -45,13 +50,13 @@ export interface FinalizeRegionOptions {
   suspendMs?: number;
 }
 
-/** How {@linkcode Leecher.follow} keeps a copy up to date. */
+/** How {@linkcode Leeching.follow} keeps a copy up to date. */
 export interface FollowOptions {
   /** Milliseconds between rounds; 1000 unless told. */
   interval?: number;
 }
 
-/** How {@linkcode Leecher.seed} lets others take the region over in turn. */
+/** How a `seed` lets others take the region over in turn. */
 export interface ChainOptions {
   /** Where they reach it. */
   listen: string | URL | readonly (string | URL)[];
@@ -66,34 +71,33 @@ const MAX_TIME_MS = 60_000;
 const SUSPEND_MS = 10_000;
 const FOLLOW_MS = 1000;
 
-/** A region on its way here. */
-export class Leecher implements AsyncDisposable {
+/** Begins to copy the region of a seeder, or its group, into a host of its own. */
+export async function startLeeching(
+  options: LeechingOptions,
+  { apart, group = false }: { apart: boolean; group?: boolean },
+): Promise<BackendHost> {
+  const { source, local, token, pullWorkers, pullRate } = options;
+  const leech = crypto.getRandomValues(new Uint8Array(16));
+  const peer = typeof source === "object" && "listen" in source ? source.listen : source;
+  return await BackendHost.startLeeched(source, `${local}`, {
+    ...{ leech, peer: `${peer}`, token, pullWorkers, pullRate, chunkSize: CHUNK_SIZE },
+    ...{ apart, group },
+  });
+}
+
+/** What leechers have in common: a region on its way here, of which `T` is mounted. */
+export abstract class Leeching<T> implements AsyncDisposable {
   readonly #host: BackendHost;
-  readonly #mount: HostedMount;
+  readonly #mounted: T;
+  readonly #mounts: Mounted;
   #finalized = false;
-  #closing: Promise<void> | undefined;
+  readonly #closing = new Closing(() => this.#close());
 
-  /**
-   * Begins to copy the region of a seeder, and prepares its device, of which nothing can be read yet.
-   *
-   * @throws {UsageError} for an address or option that cannot be.
-   * @throws {ConnectionError | DeadlineError} there is no seeder there.
-   */
-  static async open(options: LeecherOptions): Promise<Leecher> {
-    const { source, local, token, pullWorkers, pullRate } = options;
-    const { device: choice = "auto", as = "path" } = options;
-    const leech = crypto.getRandomValues(new Uint8Array(16));
-    const peer = typeof source === "object" && "listen" in source ? source.listen : source;
-    const host = await BackendHost.startLeeched(source, `${local}`, {
-      ...{ leech, peer: `${peer}`, token, pullWorkers, pullRate, chunkSize: CHUNK_SIZE },
-      apart: isMapped({ choice, as }),
-    });
-    return new Leecher(host, await mountHost(host, options));
-  }
-
-  private constructor(host: BackendHost, mount: HostedMount) {
+  /** Over what a host begins to copy; both of the others are what is mounted of it. */
+  protected constructor(host: BackendHost, mounted: T, mounts: Mounted) {
     this.#host = host;
-    this.#mount = mount;
+    this.#mounted = mounted;
+    this.#mounts = mounts;
   }
 
   /** How far it is. */
@@ -108,7 +112,7 @@ export class Leecher implements AsyncDisposable {
 
   /**
    * Keeps the copy up to date, a round every so often, as a warm standby: `lagMs` and `lagBytes` of
-   * {@linkcode Leecher.progress} tell how far it is behind. Answers when the region was taken over or
+   * {@linkcode Leeching.progress} tell how far it is behind. Answers when the region was taken over or
    * this was closed; throws what copying throws.
    */
   follow({ interval = FOLLOW_MS }: FollowOptions = {}): Promise<void> {
@@ -119,22 +123,22 @@ export class Leecher implements AsyncDisposable {
   /**
    * Makes the copy the region as it is, as the source is dead: what it wrote last is missing, and if
    * it comes back all the same, there are two regions. A source that lives is to be asked for it, by
-   * {@linkcode Leecher.finalize}.
+   * {@linkcode Leeching.finalize}.
    */
-  async promoteAsSourceIsDead(): Promise<{ mount: Mount; missing: Missing }> {
+  async promoteAsSourceIsDead(): Promise<{ mount: T; missing: Missing }> {
     const missing = await this.#host.promote();
     this.#finalized = true;
-    return { mount: this.#mount, missing };
+    return { mount: this.#mounted, missing };
   }
 
   /**
    * Takes the region over: copies what is written until that is little, has the program suspended at
-   * the source, and answers with the mount when the region is here. Where that fails, the program
+   * the source, and answers with what is mounted when the region is here. Where that fails, the program
    * goes on at the source, and this may be called again.
    *
    * @throws {DeadlineError} it did not become little enough in time.
    */
-  async finalize(options: FinalizeRegionOptions = {}): Promise<Mount> {
+  async finalize(options: FinalizeRegionOptions = {}): Promise<T> {
     await this.#host.finalize({
       maxDowntime: options.maxDowntime ?? MAX_DOWNTIME_MS,
       maxTime: options.maxTime ?? MAX_TIME_MS,
@@ -142,7 +146,7 @@ export class Leecher implements AsyncDisposable {
       offerMs: options.suspendMs ?? SUSPEND_MS,
     });
     this.#finalized = true;
-    return this.#mount;
+    return this.#mounted;
   }
 
   /** After {@linkcode finalize}: answers when everything is here, compared, and the source let go. */
@@ -150,21 +154,28 @@ export class Leecher implements AsyncDisposable {
     return this.#host.completed();
   }
 
-  /** Lets others take the region over in turn, from the same device. */
-  async seed({ listen, token, hooks = {} }: ChainOptions): Promise<Seeder> {
+  /**
+   * Lets others take the region over in turn.
+   *
+   * @ignore
+   */
+  protected async seedOn({ listen, token, hooks = {} }: ChainOptions): Promise<SeedingState> {
     await this.completed();
     const places = openPlaces(listen, token === undefined ? {} : { token });
     try {
-      return await Seeder.over(this.#host, this.#mount, places, hooks);
+      return await beginSeeding(this.#host, this.#mounts, places, hooks);
     } catch (error) {
       places.close();
       throw error;
     }
   }
 
-  /** Takes the device away. What was not taken over stays with its source. */
+  /**
+   * Takes away what is mounted; what was not taken over stays with its source. Throws `TelemapError`
+   * (EBUSY) as `Mount.close` does: then it may be closed again.
+   */
   close(): Promise<void> {
-    return this.#closing ??= this.#close();
+    return this.#closing.run();
   }
 
   /** As {@linkcode close}. */
@@ -174,6 +185,33 @@ export class Leecher implements AsyncDisposable {
 
   async #close(): Promise<void> {
     if (!this.#finalized) await this.#host.abandon();
-    await this.#mount.close();
+    await this.#mounts.close();
+  }
+}
+
+/** A region on its way here. */
+export class Leecher extends Leeching<Mount> {
+  readonly #mount: HostedMount;
+
+  /**
+   * Begins to copy the region of a seeder, and prepares its device, of which nothing can be read yet.
+   *
+   * @throws {UsageError} for an address or option that cannot be.
+   * @throws {ConnectionError | DeadlineError} there is no seeder there.
+   */
+  static async open(options: LeecherOptions): Promise<Leecher> {
+    const { device: choice = "auto", as = "path" } = options;
+    const host = await startLeeching(options, { apart: isMapped({ choice, as }) });
+    return new Leecher(host, await mountHost(host, options));
+  }
+
+  private constructor(host: BackendHost, mount: HostedMount) {
+    super(host, mount, mount);
+    this.#mount = mount;
+  }
+
+  /** Lets others take the region over in turn, from the same device. */
+  async seed(options: ChainOptions): Promise<Seeder> {
+    return new Seeder(await this.seedOn(options), this.#mount);
   }
 }

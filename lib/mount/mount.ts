@@ -20,7 +20,7 @@ import {
 } from "../backend/errors.ts";
 import { attach, type MemoryChoice } from "../device/attach.ts";
 import type { Device, DeviceChoice, DeviceKind } from "../device/device.ts";
-import type { BackendHost } from "../host/host.ts";
+import type { DeviceHost } from "../host/hosted_part.ts";
 import type { MemoryStatistics } from "../host/memory_statistics.ts";
 
 /** What a mount appears as. */
@@ -92,7 +92,7 @@ const CLOSE_MS = 30_000;
  * throws is thrown by `close`.
  */
 export async function mountHost(
-  host: BackendHost,
+  host: DeviceHost,
   options: MountOptions,
   beforeEnd: () => Promise<void> = () => Promise.resolve(),
 ): Promise<HostedMount> {
@@ -122,7 +122,7 @@ export async function mountHost(
 class HostMount implements HostedMount {
   readonly reason: string;
   readonly readOnly: boolean;
-  readonly #host: BackendHost;
+  readonly #host: DeviceHost;
   readonly #device: Device;
   readonly #closeMs: number;
   readonly #beforeEnd: () => Promise<void>;
@@ -134,7 +134,7 @@ class HostMount implements HostedMount {
   #isReleased = false;
 
   constructor(
-    host: BackendHost,
+    host: DeviceHost,
     device: Device,
     reason: string,
     readOnly: boolean,

@@ -2,11 +2,15 @@
  * `telemap seed` and `telemap leech`: a file system with a database in use moves from one process to
  * another, and either side may be killed on the way.
  */
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { openLibc } from "../../ffi/libc.ts";
+import { boundFile } from "../../lib/device/loop.ts";
 import { requires, withReason } from "../requires.ts";
 import { nextOf, telemap, TelemapProcess } from "../telemap_process.ts";
 import { shell, temporaryDirectory, until } from "./command.ts";
 import { DATABASE_NEEDS, MovingDatabase } from "./moving_database.ts";
+
+openLibc();
 
 const needs = requires("root", "/dev/fuse", "/dev/loop-control", ...DATABASE_NEEDS);
 
@@ -79,12 +83,54 @@ test("a leecher that is killed while the program is suspended costs no more than
   assertStringIncludes(await Deno.readTextFile(`${path}`), "still here");
 });
 
+test("two block devices move together, and a file system on one of them", async (directory) => {
+  const there = `${directory}/there`;
+  await Deno.mkdir(there);
+  const [first, second] = [`file:${directory}/a?size=16MiB`, `file:${directory}/b?size=1MiB`];
+  await using seeder = new TelemapProcess([
+    ...["seed", "--group", `root=${first}`, "--group", `log=${second}`, "--device", "loop"],
+    ...["--listen", "telemap://127.0.0.1:0", "--json", "--suspend", `umount ${there}`],
+  ]);
+  const ready = await seeder.next();
+  const [root, log] = ready["parts"] as Record<string, unknown>[];
+  assertEquals([root?.["name"], log?.["name"], log?.["size"]], ["root", "log", 1 << 20]);
+  await shell(`mkfs.ext4 -q ${root?.["path"]} && mount ${root?.["path"]} ${there}`);
+  await shell(`echo rooted > ${there}/file; printf logged | dd of=${log?.["path"]} status=none`);
+  await using leecher = leech(
+    ...[ready["url"], `file:${directory}/copy`, "--device", "loop", "--group"] as const,
+  );
+  const here = await nextOf(leecher, "ready");
+  const moved = here["parts"] as Record<string, unknown>[];
+  assertEquals(moved.map(({ name }) => name), ["root", "log"]);
+  await shell(`mount ${moved[0]?.["path"]} ${there}`);
+  assertEquals(await Deno.readTextFile(`${there}/file`), "rooted\n");
+  assertEquals(await shell(`head -c 6 ${moved[1]?.["path"]}`), "logged");
+  await nextOf(leecher, "complete");
+  assertEquals((await seeder.end()).code, 0);
+  for (const name of ["a", "b"]) {
+    const { out } = await telemap(["migrate", "status", `file:${directory}/${name}`]);
+    assertMatch(out, /State +released.*\n.*\n +Group +[0-9a-f]{32}\n/);
+  }
+  // It stays as long as one of its devices is in use.
+  leecher.kill("SIGINT");
+  await until(() => boundFile(`${moved[1]?.["path"]}`) === undefined, "the end of the other one");
+  await shell(`umount ${there}`);
+  const { code, err } = await leecher.end();
+  assertEquals(code, 0, err);
+  assertStringIncludes(err, "is in use");
+});
+
 test("what cannot be seeded or leeched is one line", async (directory) => {
   for (
     const [code, args, why] of [
       [1, ["leech", "telemap://127.0.0.1:1", "--cache", "memory:"], "127.0.0.1:1"],
       [2, ["seed", "memory:1MiB", "--listen", "telemap://0.0.0.0:0"], "--token-file"],
       [2, ["leech", "telemap://127.0.0.1:1"], "--cache"],
+      [2, ["seed", "--listen", "telemap://127.0.0.1:0"], "BACKEND or --group"],
+      [2, ["seed", "memory:1MiB", "--group", "a=memory:1MiB"], "beside a group"],
+      [2, ["seed", "--group", "memory:1MiB"], "NAME=BACKEND"],
+      [2, ["seed", "--group", "a=memory:1MiB", "--at", directory], "--at"],
+      [2, ["leech", "telemap://[::1]:1", "--cache", "memory:", "--group", "--at", "x"], "--at"],
       [1, ["seed", `file:${directory}/missing`, "--listen", "telemap://127.0.0.1:0"], "missing"],
     ] as const
   ) {

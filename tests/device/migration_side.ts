@@ -1,11 +1,12 @@
 /**
- * A side of a migration, as a process of its own: `migration_program.ts`, and the events it prints.
+ * A side of a migration, as a process of its own: `migration_program.ts` or the like, and the events
+ * it prints.
  *
  * @module
  */
 import { TextLineStream } from "@std/streams";
 
-const PROGRAM = new URL("./migration_program.ts", import.meta.url).pathname;
+const PROGRAM = import.meta.resolve("./migration_program.ts");
 
 /** One of the two sides, as a process. */
 export class Side implements AsyncDisposable {
@@ -17,8 +18,8 @@ export class Side implements AsyncDisposable {
   readonly #waiting = new Map<string, PromiseWithResolvers<void>>();
 
   /** Runs it with those arguments, in a network namespace if told. */
-  constructor(args: string[], namespace?: string) {
-    const run = ["run", "--quiet", "--no-check", "--allow-all", PROGRAM, ...args];
+  constructor(args: string[], namespace?: string, program = PROGRAM) {
+    const run = ["run", "--quiet", "--no-check", "--allow-all", program, ...args];
     const within = namespace === undefined ? [] : ["ip", "netns", "exec", namespace];
     const [command = "", ...rest] = [...within, Deno.execPath(), ...run];
     this.#child = new Deno.Command(command, {
