@@ -64,7 +64,7 @@ export const leech: Command = defineCommand({
       default: "60s",
     },
     "max-suspend": {
-      help: "how long the source may suspend, and then wait",
+      help: "how long the source may suspend, then wait",
       value: "text",
       label: "TIME",
       default: "10s",
@@ -75,7 +75,7 @@ export const leech: Command = defineCommand({
       default: "wait",
     },
     follow: {
-      help: "stay a standby, with a round every TIME, until it is promoted",
+      help: "stay a standby, a round every TIME, until it is promoted",
       value: "text",
       label: "TIME",
     },

@@ -97,7 +97,8 @@ export class Convergence {
     const { bytes, ms } = this.#last ?? { bytes: 0, ms: 1 };
     const written = bytes / Math.max(ms, 1) * 1000;
     this.#throttled = Math.max(Math.min(written, this.#throttled) * SLOWER, LEAST_RATE);
-    this.#idle = 0;
+    // It was seen already that the program is too fast.
+    this.#idle = IDLE_ROUNDS - 1;
     return Math.floor(this.#throttled);
   }
 }

@@ -16,7 +16,7 @@ import { Convergence, type DowntimeGoal } from "./convergence.ts";
 import { LatencyHistogram } from "./fault_latency.ts";
 import type { LeechedRegion } from "./leeched_region.ts";
 import { leecherStateOf, type MigrationMetrics } from "./migration_metrics.ts";
-import { countPieces } from "./pieces.ts";
+import { countPieces, rangesBehind } from "./pieces.ts";
 import type { SeederClient } from "./seeder_client.ts";
 import { type TargetCopy, TargetDriver, type TargetOffer } from "./target_driver.ts";
 import type { TargetRecord, TargetStep } from "./target_handover.ts";
@@ -58,8 +58,8 @@ export interface Missing {
   milliseconds: number;
 }
 
-/** Pieces of the last set that are asked for ahead. */
-const PIECES_MOST = 64;
+/** Pieces of the last set that are asked for ahead, and what one has at most. */
+const PIECES_MOST = 64, PIECE_BYTES = 1 << 20;
 /** Between rounds that find nothing, in ms. */
 const IDLE_MS = 10;
 /** How long the source may take to hear that it is needed no more, in ms. */
@@ -83,8 +83,9 @@ export class LeecherCore {
   #rate = 0;
   /** Of the last look, in ms. */
   #roundTrip = 0;
-  /** Pieces of the latest round: the last set is expected to have as many. */
+  /** Pieces of the latest round and their bytes: the last set is expected to have about as many. */
   #pieces = 0;
+  #pieceBytes = 0;
   /** The last set as far as it was asked for ahead, and the epoch that it is of. */
   #ahead: { epoch: number; pieces: Promise<{ offset: number; content: Uint8Array }>[] } | undefined;
   #handover = { force: false, askedAt: 0, offeredAt: 0, receivedAt: 0 };
@@ -304,12 +305,13 @@ export class LeecherCore {
     const convergence = new Convergence(options);
     const start = performance.now();
     const late = Math.max(options.maxTime, 0);
+    this.#roundTrip = await remote.roundTrip();
     if (this.#copyFailed) this.#beginToCopy();
     if (options.strategy !== "force") await this.#copied.promise;
     else await Promise.race([this.#copied.promise, pauseFor(late, this.#closed.signal)]);
     for (;;) {
       this.#closed.signal.throwIfAborted();
-      const roundTrip = this.#roundTrip = await remote.roundTrip();
+      const roundTrip = this.#roundTrip;
       const rate = this.#rate = Math.max(this.#rate, this.#puller?.progress.rate ?? 0);
       this.#metrics.predictedDowntimeMs = convergence.predict(roundTrip, rate / 1000);
       switch (convergence.decide(performance.now() - start, roundTrip, rate / 1000)) {
@@ -324,7 +326,11 @@ export class LeecherCore {
           await client.throttle({ rate: slowed, milliseconds: THROTTLE_MS });
         }
       }
+      // Meanwhile, lest more is written until the answer comes.
+      const looking = remote.roundTrip();
+      looking.catch(() => {});
       const round = await this.#round();
+      this.#roundTrip = await looking;
       convergence.add(round);
       // Only the network may get better then, and not at once.
       if (round.bytes === 0) await pauseFor(IDLE_MS, this.#closed.signal);
@@ -353,6 +359,7 @@ export class LeecherCore {
     const ranges = await this.#dirty();
     await this.#options.copy.forget(ranges);
     this.#pieces = countPieces(ranges);
+    this.#pieceBytes = ranges.byteLength;
     this.#metrics.rounds++;
     this.#metrics.repeatedBytes += ranges.byteLength;
     await this.#pull(ranges);
@@ -400,7 +407,10 @@ export class LeecherCore {
   /** Asks for what is expected to be written last. */
   #askAhead(epoch: number): void {
     if (this.#ahead?.epoch === epoch || this.#handover.force) return;
-    const count = Math.min(this.#pieces + 1, PIECES_MOST);
+    // As many as arrive before what is asked for then could; the rest comes more quickly in order.
+    const expected = Math.max(this.#pieces, 1), size = this.#pieceBytes / expected || PIECE_BYTES;
+    const arriving = Math.ceil(this.#rate / 1000 * this.#roundTrip / size);
+    const count = Math.min(arriving + 1, 2 * expected + 2, PIECES_MOST);
     const pieces = Array.from({ length: count }, (_, index) => {
       const piece = this.#options.client.last({ epoch, index });
       // Where the offer fails, so do they.
@@ -422,10 +432,14 @@ export class LeecherCore {
     }
     Object.assign(metrics, { suspendMs, flushMs, lastSetBytes: ranges.byteLength });
     if (handover.force) return this.#fetchRest(ranges);
-    for await (const { offset, content } of this.#ahead!.pieces) {
+    const { pieces } = this.#ahead!;
+    const rest = rangesBehind(ranges, pieces.length);
+    const pulling = rest.length > 0 ? this.#pull(rest) : undefined;
+    pulling?.catch(() => {});
+    for await (const { offset, content } of pieces) {
       if (content.length > 0) await copy.store(offset, content);
     }
-    await this.#pull(ranges);
+    await (pulling ?? this.#pull(ranges));
     metrics.repeatedBytes += ranges.byteLength;
     handover.receivedAt = performance.now();
   }

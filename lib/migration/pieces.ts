@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { RangeList } from "../backend/range_list.ts";
+import type { ByteRange, RangeList } from "../backend/range_list.ts";
 import { MESSAGE_LIMIT } from "./messages.ts";
 
 /** In how many pieces the content of some ranges is. */
@@ -14,6 +14,18 @@ export function countPieces(ranges: RangeList): number {
     count += Math.ceil((ranges.end(range) - ranges.start(range)) / MESSAGE_LIMIT.PIECE);
   }
   return count;
+}
+
+/** The ranges that are not in the first so many pieces. */
+export function rangesBehind(ranges: RangeList, pieces: number): ByteRange[] {
+  const rest: ByteRange[] = [];
+  for (let range = 0, left = pieces; range < ranges.count; range++) {
+    const start = ranges.start(range), end = ranges.end(range);
+    const from = Math.min(start + left * MESSAGE_LIMIT.PIECE, end);
+    left = Math.max(left - Math.ceil((end - start) / MESSAGE_LIMIT.PIECE), 0);
+    if (from < end) rest.push({ offset: from, length: end - from });
+  }
+  return rest;
 }
 
 /** Where piece `index` of some ranges lies: pieces lie in one range each, and are as long as may be. */

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { RangeList } from "../backend/range_list.ts";
 import { MESSAGE_LIMIT } from "./messages.ts";
-import { countPieces, pieceOf } from "./pieces.ts";
+import { countPieces, pieceOf, rangesBehind } from "./pieces.ts";
 
 const { PIECE } = MESSAGE_LIMIT;
 
@@ -20,6 +20,17 @@ Deno.test("there are as many pieces as are counted, and together they are the ra
       found.add(offset, offset + length);
     }
     assertEquals(pieceOf(ranges, count), undefined);
+    for (let first = 0; first <= count; first++) {
+      const all = new RangeList();
+      for (let index = 0; index < first; index++) {
+        const { offset, length } = pieceOf(ranges, index)!;
+        all.add(offset, offset + length);
+      }
+      for (const { offset, length } of rangesBehind(ranges, first)) {
+        all.add(offset, offset + length);
+      }
+      assertEquals([...all], [...ranges]);
+    }
     assertEquals([...found], [...ranges]);
   }
 });

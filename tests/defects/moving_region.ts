@@ -6,9 +6,8 @@
  */
 import {
   type LeechOptions,
-  type MigratingBackend,
+  MigratingBackend,
   openLeeched,
-  openSeeded,
 } from "../../lib/host/migrating_backend.ts";
 import type { LeecherCore } from "../../lib/migration/leecher_core.ts";
 import { decodeRequest } from "../../lib/migration/messages.ts";
@@ -78,7 +77,7 @@ export class MovingRegion implements AsyncDisposable {
       step: this.gate.step,
       fails: (name) => this.fails(name),
     });
-    this.source = openSeeded(this.store, undefined, { chunkSize: options.chunkSize });
+    this.source = new MigratingBackend(this.store, options.chunkSize, undefined);
     this.seeder = this.source.seed({
       flush() {},
       suspend: () => void (this.running = false),

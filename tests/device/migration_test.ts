@@ -194,7 +194,7 @@ test(
       ...{ ...FILE, source: seeder.url, local: site.local },
       pullRate: 32 * MIB,
     } as LeecherOptions);
-    const mount = await leecher.finalize({ strategy: "throttle", maxDowntime: 25 });
+    const mount = await leecher.finalize({ strategy: "throttle", maxDowntime: 8 });
     const { throttledRate } = await leecher.progress();
     assertEquals([rates.includes(throttledRate), rates.at(-1)], [true, Infinity]);
     assertSame(await readAll(mount, FILE), writer.model);
