@@ -74,10 +74,10 @@ async function move(rate: number, rtt: number): Promise<Run> {
   const alone = Number(await program.ask("speed"));
   const wireRate = await readByWire(program.url);
   takeMemory(2 * SIZE);
-  const start = performance.now();
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },
   });
+  const start = performance.now();
   await leecher.copied();
   const copyRate = SIZE / 1e3 / (performance.now() - start);
   const followed = Number(await program.ask("speed"));

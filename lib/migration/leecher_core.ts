@@ -88,7 +88,7 @@ export class LeecherCore {
   #pieceBytes = 0;
   /** The last set as far as it was asked for ahead, and the epoch that it is of. */
   #ahead: { epoch: number; pieces: Promise<{ offset: number; content: Uint8Array }>[] } | undefined;
-  #handover = { force: false, askedAt: 0, offeredAt: 0, receivedAt: 0 };
+  #handover = { force: false, askedAt: 0, preparedMs: 0, offeredAt: 0, receivedAt: 0 };
   #isCopied = false;
   #copied = Promise.withResolvers<void>();
   /** Whether copying has failed: whoever takes over has it begin anew. */
@@ -399,7 +399,8 @@ export class LeecherCore {
 
   async #handOver({ offerMs }: FinalizeOptions, force: boolean): Promise<void> {
     const { trackId, generation, epoch } = this.#source.tracked;
-    this.#handover = { force, askedAt: performance.now(), offeredAt: 0, receivedAt: 0 };
+    const askedAt = performance.now();
+    this.#handover = { force, askedAt, preparedMs: 0, offeredAt: 0, receivedAt: 0 };
     const next = Math.max(epoch, this.#driver.state.epoch) + 1;
     await this.#driver.begin({ epoch: next, trackId, generation, offerMs });
   }
@@ -407,10 +408,11 @@ export class LeecherCore {
   /** Asks for what is expected to be written last. */
   #askAhead(epoch: number): void {
     if (this.#ahead?.epoch === epoch || this.#handover.force) return;
-    // As many as arrive before what is asked for then could; the rest comes more quickly in order.
+    // As many as arrive before what is asked for then can, which takes some time to get going; the
+    // rest comes more quickly in order.
     const expected = Math.max(this.#pieces, 1), size = this.#pieceBytes / expected || PIECE_BYTES;
     const arriving = Math.ceil(this.#rate / 1000 * this.#roundTrip / size);
-    const count = Math.min(arriving + 1, 2 * expected + 2, PIECES_MOST);
+    const count = Math.min(3 * arriving + 1, 2 * expected + 2, PIECES_MOST);
     const pieces = Array.from({ length: count }, (_, index) => {
       const piece = this.#options.client.last({ epoch, index });
       // Where the offer fails, so do they.
@@ -420,9 +422,11 @@ export class LeecherCore {
     this.#ahead = { epoch, pieces };
   }
 
-  async #receive({ ranges, more, generation, suspendMs, flushMs }: TargetOffer): Promise<void> {
+  async #receive(offer: TargetOffer): Promise<void> {
+    const { ranges, more, generation, prepareMs, suspendMs, flushMs } = offer;
     const { copy } = this.#options, handover = this.#handover, metrics = this.#metrics;
     handover.offeredAt = performance.now();
+    handover.preparedMs = prepareMs;
     await copy.forget(ranges);
     if (more) {
       this.#source.heard(generation);
@@ -432,12 +436,13 @@ export class LeecherCore {
     }
     Object.assign(metrics, { suspendMs, flushMs, lastSetBytes: ranges.byteLength });
     if (handover.force) return this.#fetchRest(ranges);
-    const { pieces } = this.#ahead!;
+    // Those beyond are empty, and may be long in coming.
+    const pieces = this.#ahead!.pieces.slice(0, countPieces(ranges));
     const rest = rangesBehind(ranges, pieces.length);
     const pulling = rest.length > 0 ? this.#pull(rest) : undefined;
     pulling?.catch(() => {});
     for await (const { offset, content } of pieces) {
-      if (content.length > 0) await copy.store(offset, content);
+      await copy.store(offset, content);
     }
     await (pulling ?? this.#pull(ranges));
     metrics.repeatedBytes += ranges.byteLength;
@@ -448,11 +453,12 @@ export class LeecherCore {
   #own(epoch: number): void {
     const { copy, lock } = this.#options, metrics = this.#metrics;
     metrics.epoch = epoch;
-    const { askedAt, offeredAt, receivedAt } = this.#handover, now = performance.now();
+    const { askedAt, preparedMs, offeredAt, receivedAt } = this.#handover;
+    const now = performance.now();
     metrics.totalMs = now - this.#start;
     if (offeredAt > 0) {
       const received = receivedAt || offeredAt;
-      metrics.downtimeMs = now - askedAt - this.#roundTrip / 2;
+      metrics.downtimeMs = now - askedAt - this.#roundTrip / 2 - preparedMs;
       metrics.lastSetMs = received - offeredAt;
       metrics.confirmMs = now - received;
     }

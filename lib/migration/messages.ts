@@ -27,7 +27,8 @@
  * | --------- | -------------------------------------------------------------------------- |
  * | 1 tracked | 16 bytes track id, u64 epoch, u64 size, u64 generation, u32 chunk size     |
  * | 2 dirty   | u64 generation, u64 bytes written, ranges                                  |
- * | 3 offer   | u64 generation, u64 epoch, f64 ms suspending, f64 ms flushing, ranges      |
+ * | 3 offer   | u64 generation, u64 epoch, f64 ms preparing, f64 ms suspending,            |
+ * |           | f64 ms flushing, ranges                                                    |
  * | 4 piece   | u64 offset, content to the end                                             |
  * | 5 outcome | u32 state (1 serving, 2 offered, 3 given, 4 released), u64 epoch,          |
  * |           | 16 bytes leecher                                                           |
@@ -94,13 +95,17 @@ export type SeederReply =
    * bytes were written since tracking began, for rates.
    */
   | { type: "dirty"; generation: number; ranges: RangeList; more: boolean; written: number }
-  /** What was written last, and how long suspending and flushing took. */
+  /**
+   * What was written last, and how long it took to prepare while the program went on, to suspend it,
+   * and to flush.
+   */
   | {
     type: "offer";
     generation: number;
     epoch: number;
     ranges: RangeList;
     more: boolean;
+    prepareMs: number;
     suspendMs: number;
     flushMs: number;
   }
@@ -222,6 +227,7 @@ export function encodeReply(reply: SeederReply): Uint8Array<ArrayBuffer> {
     case "offer":
       message.u64(reply.generation);
       message.u64(reply.epoch);
+      message.milliseconds(reply.prepareMs);
       message.milliseconds(reply.suspendMs);
       message.milliseconds(reply.flushMs);
       message.ranges(reply.ranges, reply.more);
@@ -303,6 +309,7 @@ function replyOf(type: SeederReply["type"], message: MessageReader): SeederReply
     case "offer":
       return {
         ...{ type, generation: message.u64(), epoch: message.u64() },
+        ...{ prepareMs: message.milliseconds() },
         ...{ suspendMs: message.milliseconds(), flushMs: message.milliseconds() },
         ...message.ranges(),
       };

@@ -56,7 +56,7 @@ const replies: fc.Arbitrary<SeederReply> = fc.oneof(
   record("dirty", { generation: u53, ranges, more: fc.boolean(), written: u53 }),
   record("offer", {
     ...{ generation: u53, epoch: u53, ranges, more: fc.boolean() },
-    ...{ suspendMs: milliseconds, flushMs: milliseconds },
+    ...{ prepareMs: milliseconds, suspendMs: milliseconds, flushMs: milliseconds },
   }),
   record("piece", { offset: u53, content: fc.uint8Array({ maxLength: 300 }) }),
   record("outcome", {
@@ -286,7 +286,7 @@ Deno.test("what no message can carry is a RangeError", () => {
   for (const suspendMs of [NaN, -1, Infinity]) {
     const reply: SeederReply = {
       ...{ type: "offer", generation: 1, epoch: 1, ranges: new RangeList(), more: false },
-      ...{ suspendMs, flushMs: 0 },
+      ...{ prepareMs: 0, suspendMs, flushMs: 0 },
     };
     assertThrows(() => encodeReply(reply), RangeError, "ms");
   }
@@ -295,7 +295,7 @@ Deno.test("what no message can carry is a RangeError", () => {
 Deno.test("times that are no times and chunks of no bytes are refused", () => {
   const offer = encodeReply({
     ...{ type: "offer", generation: 1, epoch: 1, ranges: new RangeList(), more: false },
-    ...{ suspendMs: 1, flushMs: 1 },
+    ...{ prepareMs: 1, suspendMs: 1, flushMs: 1 },
   });
   for (const value of [NaN, -1, Infinity]) {
     const changed = offer.slice();

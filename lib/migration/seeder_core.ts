@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { setImmediate } from "node:timers";
 import type { Awaitable } from "../backend/backend.ts";
 import { ReadOnlyError, TelemapError } from "../backend/errors.ts";
 import { RangeList } from "../backend/range_list.ts";
@@ -61,6 +62,7 @@ export interface SeederCoreOptions {
 /** What was written last of a region that is offered. */
 interface LastSet {
   readonly set: DirtySet;
+  readonly prepareMs: number;
   readonly suspendMs: number;
   readonly flushMs: number;
 }
@@ -102,6 +104,7 @@ export class SeederCore {
     rate: Infinity,
     timer: undefined,
   };
+  #reading: Promise<unknown> = Promise.resolve();
   #digesting: Promise<unknown> = Promise.resolve();
 
   /** Serves the region, or what is left of it where it was given before. */
@@ -270,6 +273,9 @@ export class SeederCore {
     this.#deadline = setTimeout(() => this.#late(epoch), timeout);
     void this.#throttle({ rate: 0, milliseconds: 0 });
     try {
+      const asked = performance.now();
+      // Once more while it runs, so that little is left to be flushed while it does not.
+      await program.flush();
       const start = performance.now();
       await program.suspend();
       const suspended = performance.now();
@@ -278,7 +284,8 @@ export class SeederCore {
       const flushMs = performance.now() - suspended;
       this.#collect();
       const set = this.#followers.tell(leech.toHex(), generation, performance.now());
-      this.#lastSet = { set, suspendMs: suspended - start, flushMs };
+      const prepareMs = start - asked, suspendMs = suspended - start;
+      this.#lastSet = { set, prepareMs, suspendMs, flushMs };
     } catch (error) {
       this.#failure = { epoch, error: error as Error };
       return this.#happen({ type: "suspendFailed" });
@@ -334,12 +341,21 @@ export class SeederCore {
   }
 
   #offer(): SeederReply {
-    const { set, suspendMs, flushMs } = this.#lastSet!;
-    return { type: "offer", ...set, epoch: this.#state.epoch, suspendMs, flushMs };
+    const { set, ...times } = this.#lastSet!;
+    return { type: "offer", ...set, epoch: this.#state.epoch, ...times };
   }
 
-  /** A piece of the content that was written last. */
-  async #piece(index: number): Promise<SeederReply> {
+  /** A piece of the content that was written last: one after the other, behind what is sent already. */
+  #piece(index: number): Promise<SeederReply> {
+    const piece = this.#reading.then(async () => {
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      return await this.#readPiece(index);
+    });
+    this.#reading = piece.catch(() => {});
+    return piece;
+  }
+
+  async #readPiece(index: number): Promise<SeederReply> {
     const place = pieceOf(this.#lastSet?.set.ranges ?? new RangeList(), index);
     const content = new Uint8Array(place?.length ?? 0);
     if (place !== undefined) await this.#options.track.readAt(content, place.offset);

@@ -29,7 +29,7 @@ const REPLIES: Record<SeederRequest["type"], SeederReply> = {
   dirty: { type: "dirty", generation: 2, ranges: RANGES, more: false, written: 5000 },
   suspend: {
     ...{ type: "offer", generation: 3, epoch: 5, ranges: RANGES, more: false },
-    ...{ suspendMs: 1.5, flushMs: 0.25 },
+    ...{ prepareMs: 3, suspendMs: 1.5, flushMs: 0.25 },
   },
   last: { type: "piece", offset: 4096, content: pattern(1 << 20, 3) },
   confirm: { type: "outcome", state: "given", epoch: 5, leech: LEECH },
