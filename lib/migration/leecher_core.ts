@@ -59,7 +59,7 @@ export interface Missing {
 }
 
 /** Pieces of the last set that are asked for ahead, and what one has at most. */
-const PIECES_MOST = 64, PIECE_BYTES = 1 << 20;
+const PIECES_MOST = 32, PIECE_BYTES = 1 << 20;
 /** Between rounds that find nothing, in ms. */
 const IDLE_MS = 10;
 /** How long the source may take to hear that it is needed no more, in ms. */

@@ -69,7 +69,7 @@ export interface ControlOptions {
 }
 
 /** Messages in flight on one lane. The server holds as much back for each as for a large read. */
-const CONTROL_MOST = 64;
+const CONTROL_MOST = 32;
 /** Reads and writes up to this size are urgent: larger transfers do not hold them up. */
 const URGENT_BYTES = 64 << 10;
 /** Larger reads and writes are cut in pieces of this size, many of which are in flight. */
