@@ -69,6 +69,11 @@ export const leech: Command = defineCommand({
       label: "TIME",
       default: "10s",
     },
+    profile: {
+      help: "file with the order of reads: what comes first",
+      value: "path",
+      label: "FILE",
+    },
     strategy: {
       help: "what happens then",
       value: ["wait", "force", "throttle", "cancel"],
@@ -109,6 +114,7 @@ export const leech: Command = defineCommand({
       source: options.accept ? { listen: source!, token, insecure: options.insecure } : source!,
       ...{ local: options.cache, device, as: "path" as const },
       ...(token !== undefined && { token }),
+      ...(options.profile !== undefined && { profile: options.profile }),
     };
     const leecher = options.group
       ? await leechGroup(how)

@@ -6,11 +6,13 @@
  */
 import { readdirSync, statSync } from "node:fs";
 import type { Awaitable, Backend, Extent, ZeroOptions } from "../backend/backend.ts";
+import { settleAll } from "../backend/settle.ts";
 import { ClosedError, TelemapError, UsageError } from "../backend/errors.ts";
 import { HandoverFile, readHandover } from "../backend/handover_file.ts";
 import type { HandoverBook } from "../backend/handover_group.ts";
 import { type HandoverRecord, NOBODY, UNRECORDED } from "../backend/handover_record.ts";
 import { MemoryBackend } from "../backend/memory.ts";
+import { KeptProfile } from "../chunk/kept_profile.ts";
 import { openJournal } from "../chunk/journal_file.ts";
 import { lockBackend, type LockedBackend } from "../chunk/lock.ts";
 import { SlowStage } from "../chunk/slow.ts";
@@ -48,6 +50,11 @@ export interface LeechOptions {
   pullWorkers?: number | undefined;
   /** Bytes a second at most, while the program runs at the source. */
   pullRate?: number | undefined;
+  /**
+   * A file for the access profile: what it tells of is copied first, and in the end it tells what was
+   * read here.
+   */
+  profile?: string | undefined;
   /** Whether the region has to be a group; it may be anything unless told. */
   group?: boolean | undefined;
 }
@@ -67,6 +74,8 @@ export class MigratingBackend extends Stage {
   readonly chunkSize: number;
   /** What brings the region here, where it comes from elsewhere. */
   leecher: LeecherCore | undefined;
+  /** What of it is read here, where that is recorded. */
+  profile: KeptProfile | undefined;
   /** What gives it away, once {@linkcode seed} was called. */
   seeder: SeederCore | undefined;
 
@@ -140,7 +149,8 @@ export class MigratingBackend extends Stage {
     this.seeder?.close();
     await this.leecher?.close();
     try {
-      await super.close();
+      const closing = async () => await super.close();
+      await settleAll([closing(), this.profile?.save() ?? Promise.resolve()]);
     } finally {
       this.handover?.close();
     }
@@ -220,13 +230,19 @@ export async function openLeeched(
     });
     const isOld = place !== undefined && journal.isNew !== true && discard;
     if (local instanceof MemoryBackend) local.expectAll();
-    const copy = new LeechedRegion({ remote, local, chunkSize, journal });
+    const profile = options.profile === undefined
+      ? undefined
+      : await KeptProfile.open(options.profile, size, chunkSize);
+    const onRead = profile && ((from: number, to: number) => profile.touch(from, to));
+    const copy = new LeechedRegion({ remote, local, chunkSize, journal, onRead });
     const backend = new MigratingBackend(copy, chunkSize, handover);
     backend.parts = parts;
     if (!isTaken) await backend.lock.lock();
+    backend.profile = profile;
     backend.leecher = new LeecherCore({
       ...{ remote, client, copy, lock: backend.lock, isOld, tracked, start },
       pull: { workers: options.pullWorkers, rateLimit: options.pullRate },
+      expected: profile?.expected,
       record: async (state, epoch, promoted) => {
         await handover?.write({ state, epoch, leech: id, peer, promoted });
       },

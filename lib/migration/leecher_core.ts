@@ -38,6 +38,8 @@ export interface LeecherCoreOptions {
   isOld: boolean;
   /** How chunks are pulled. */
   pull: PullOptions;
+  /** What the program is expected to touch first here: it is copied before all else. */
+  expected?: Iterable<ByteRange> | undefined;
   /** Where it begins: by the record that was found, or following. */
   start: TargetStep;
   /** Writes down, durably, where the handover under that epoch is. */
@@ -285,17 +287,18 @@ export class LeecherCore {
   async #copyAll(): Promise<void> {
     if (this.#options.isOld) await this.#adoptAll();
     const start = performance.now(), { absentBytes } = this.#options.copy;
-    await this.#pull([]);
+    // Nobody reads it yet for whom the rest would have to be held back.
+    await this.#pull([], { expected: this.#options.expected, restPause: 0 });
     this.#rate = absentBytes / (performance.now() - start) * 1000;
     this.#isCopied = true;
   }
 
   /** Pulls all that is absent, these ranges first. */
-  async #pull(ranges: Iterable<ByteRange>): Promise<void> {
+  async #pull(ranges: Iterable<ByteRange>, more: PullOptions = {}): Promise<void> {
     const { copy, pull } = this.#options;
     this.#puller?.stop();
     if (copy.region.states.complete) return;
-    this.#puller = copy.pullFirst(ranges, pull);
+    this.#puller = copy.pullFirst(ranges, { ...pull, ...more });
     await this.#puller.complete();
   }
 

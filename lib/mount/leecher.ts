@@ -29,6 +29,11 @@ export interface LeechingOptions {
   pullWorkers?: number;
   /** Bytes a second to copy at most. */
   pullRate?: number;
+  /**
+   * A file for the access profile: what it tells of is copied first, in its order, and when this is
+   * closed it tells in which order the region was read here.
+   */
+  profile?: string;
 }
 
 /** What {@linkcode Leecher.open} brings here, and how. */
@@ -76,11 +81,11 @@ export async function startLeeching(
   options: LeechingOptions,
   { apart, group = false }: { apart: boolean; group?: boolean },
 ): Promise<BackendHost> {
-  const { source, local, token, pullWorkers, pullRate } = options;
+  const { source, local, token, pullWorkers, pullRate, profile } = options;
   const leech = crypto.getRandomValues(new Uint8Array(16));
   const peer = typeof source === "object" && "listen" in source ? source.listen : source;
   return await BackendHost.startLeeched(source, `${local}`, {
-    ...{ leech, peer: `${peer}`, token, pullWorkers, pullRate, chunkSize: CHUNK_SIZE },
+    ...{ leech, peer: `${peer}`, token, pullWorkers, pullRate, profile, chunkSize: CHUNK_SIZE },
     ...{ apart, group },
   });
 }

@@ -43,7 +43,7 @@ async function run(seed: number): Promise<string> {
       await checkMoved(region, copy, reached);
       return `${device}, ${happened.join(", ")}, step ${reached} or later`;
     }
-    const strategy = random(2) === 0 ? "wait" : "force";
+    const strategy = (["wait", "force", "throttle"] as const)[random(3)]!;
     await using seeder = new Side(["seed", `file:${region}?size=${SIZE}`, listen, device]);
     assert(await seeder.saw("ready"), JSON.stringify(seeder.events));
     await using leecher = new Side(["leech", proxy.url, `file:${copy}`, device, strategy]);

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { Leecher, type Mount, Seeder } from "../../mod.ts";
+import { Leecher, type Mount, Seeder, type Strategy } from "../../mod.ts";
 import { mendPages, PAGE, stepOf } from "./migration_pages.ts";
 
 /** Steps that are made where the region came to, before it is enough. */
@@ -112,7 +112,7 @@ async function leech(
   source: string,
   local: string,
   form: Form,
-  strategy: "wait" | "force",
+  strategy: Strategy,
   pullRate: number | undefined,
 ): Promise<void> {
   const leecher = await Leecher.open({
@@ -147,4 +147,4 @@ const form: Form = device === "fuse"
   ? { as: "file", device: "fuse" }
   : { as: "slice", device: "userfault" };
 if (mode === "seed") await seed(from, to, form);
-else await leech(from, to, form, strategy as "wait" | "force", rate ? Number(rate) : undefined);
+else await leech(from, to, form, strategy as Strategy, rate ? Number(rate) : undefined);
