@@ -123,6 +123,7 @@ export {
   Leeching,
   type LeechingOptions,
 } from "./lib/mount/leecher.ts";
+export { Migrator, type MigratorOptions } from "./lib/mount/migrator.ts";
 export type { Mount, MountForm, MountOptions } from "./lib/mount/mount.ts";
 export { Seeder, type SeederOptions } from "./lib/mount/seeder.ts";
 export { type SeederHooks, Seeding, type SeedingOptions } from "./lib/mount/seeding.ts";

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { TextLineStream } from "@std/streams";
 import { ConnectionError } from "../lib/backend/errors.ts";
+import { OwnProcess } from "./own_process.ts";
 
 /** A server in another process; disposing of it stops that. */
 export interface ServerProcess extends AsyncDisposable {
@@ -16,33 +16,12 @@ export interface ServerProcess extends AsyncDisposable {
 
 /** Serves a backend at a free port of 127.0.0.1. Throws {@linkcode ConnectionError}. */
 export async function startServer(backend: string): Promise<ServerProcess> {
-  const program = Deno.build.standalone
-    ? []
-    : ["run", "--quiet", "--allow-all", import.meta.resolve("./telemap.ts")];
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [...program, "serve", backend, "--listen", "telemap://127.0.0.1:0", "--json"],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "inherit",
-  }).spawn();
-  const lines = child.stdout
-    .pipeThrough(new TextDecoderStream())
-    .pipeThrough(new TextLineStream())
-    .getReader();
-  const stop = async () => {
-    try {
-      child.kill("SIGTERM");
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-    }
-    while (!(await lines.read()).done);
-    await child.status;
-  };
-  const { value } = await lines.read();
-  if (value === undefined) {
+  const server = new OwnProcess(["serve", backend, "--listen", "telemap://127.0.0.1:0", "--json"]);
+  const stop = () => server[Symbol.asyncDispose]();
+  const ready = await server.next<{ url: string }>();
+  if (ready === undefined) {
     await stop();
     throw new ConnectionError("The server process ended before it listened");
   }
-  const { url } = JSON.parse(value) as { url: string };
-  return { url, pid: child.pid, [Symbol.asyncDispose]: stop };
+  return { url: ready.url, pid: server.pid, [Symbol.asyncDispose]: stop };
 }

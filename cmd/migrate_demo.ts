@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { TextLineStream } from "@std/streams";
 import { ConnectionError, IntegrityError, type MigrationMetrics, Seeder } from "../mod.ts";
+import { OwnProcess } from "./own_process.ts";
 
 const SIZE = 64 << 20, PAGE = 4096;
 /** Pages that are written again and again. */
@@ -28,8 +28,9 @@ export async function demonstrateMigration(json: boolean): Promise<void> {
     program.start(seeder.mount.path!);
     say(`A program writes to ${seeder.mount.path} (${seeder.mount.device}), process ${Deno.pid}`);
     await pause(RUN_MS);
-    await using leecher = startLeecher(seeder.url, `file:${directory}/region`);
-    const { path, ...metrics } = await leecher.ready();
+    const cache = `file:${directory}/region`;
+    await using leecher = new OwnProcess(["leech", seeder.url, "--cache", cache, "--json"]);
+    const { path, ...metrics } = await taken(leecher);
     const moved = program.count;
     program.start(path);
     say(`Process ${leecher.pid} took it over; the program writes to ${path} now`);
@@ -92,42 +93,17 @@ class Program {
 }
 
 interface Taken extends MigrationMetrics {
+  event: string;
   path: string;
 }
 
-/** A `telemap leech` in a process of its own; disposing of it stops that. */
-function startLeecher(url: string, cache: string) {
-  const program = Deno.build.standalone
-    ? []
-    : ["run", "--quiet", "--allow-all", import.meta.resolve("./telemap.ts")];
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [...program, "leech", url, "--cache", cache, "--json"],
-    ...{ stdin: "null", stdout: "piped", stderr: "inherit" } as const,
-  }).spawn();
-  const lines = child.stdout
-    .pipeThrough(new TextDecoderStream())
-    .pipeThrough(new TextLineStream())
-    .getReader();
-  return {
-    pid: child.pid,
-    async ready(): Promise<Taken> {
-      for (;;) {
-        const { value } = await lines.read();
-        if (value === undefined) throw new ConnectionError("The other process took nothing over");
-        const event = JSON.parse(value) as { event: string } & Taken;
-        if (event.event === "ready") return event;
-      }
-    },
-    async [Symbol.asyncDispose](): Promise<void> {
-      try {
-        child.kill("SIGTERM");
-      } catch (error) {
-        if (!(error instanceof TypeError)) throw error;
-      }
-      while (!(await lines.read()).done);
-      await child.status;
-    },
-  };
+/** What a leecher tells once it has taken the region over. */
+async function taken(leecher: OwnProcess): Promise<Taken> {
+  for (;;) {
+    const event = await leecher.next<Taken>();
+    if (event === undefined) throw new ConnectionError("The other process took nothing over");
+    if (event.event === "ready") return event;
+  }
 }
 
 function pause(milliseconds: number): Promise<void> {

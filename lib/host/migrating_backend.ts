@@ -99,7 +99,9 @@ export class MigratingBackend extends Stage {
 
   /** Whether nothing goes on by itself now, but for timers that may be late by some ms. */
   get atRest(): boolean {
-    return this.leecher === undefined || this.leecher.isOver;
+    const stage = this.seeder?.stage;
+    const handsOver = stage === "suspending" || stage === "offered";
+    return !handsOver && (this.leecher === undefined || this.leecher.isOver);
   }
 
   /** Lets others take the region over from now on, once. */

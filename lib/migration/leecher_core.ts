@@ -14,9 +14,9 @@ import type { Puller, PullOptions } from "../chunk/pull.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
 import { Convergence, type DowntimeGoal } from "./convergence.ts";
 import { LatencyHistogram } from "./fault_latency.ts";
+import { LastSet } from "./last_set.ts";
 import type { LeechedRegion } from "./leeched_region.ts";
 import { leecherStateOf, type MigrationMetrics } from "./migration_metrics.ts";
-import { countPieces, rangesBehind } from "./pieces.ts";
 import type { SeederClient } from "./seeder_client.ts";
 import { type TargetCopy, TargetDriver, type TargetOffer } from "./target_driver.ts";
 import type { TargetRecord, TargetStep } from "./target_handover.ts";
@@ -60,8 +60,6 @@ export interface Missing {
   milliseconds: number;
 }
 
-/** Pieces of the last set that are asked for ahead, and what one has at most. */
-const PIECES_MOST = 32, PIECE_BYTES = 1 << 20;
 /** Between rounds that find nothing, in ms. */
 const IDLE_MS = 10;
 /** How long the source may take to hear that it is needed no more, in ms. */
@@ -76,6 +74,7 @@ export class LeecherCore {
   readonly #options: LeecherCoreOptions;
   readonly #source: TrackedSource;
   readonly #driver: TargetDriver;
+  readonly #lastSet: LastSet;
   readonly #start = performance.now();
   readonly #metrics: Omit<MigrationMetrics, "state" | "faults">;
   readonly #faults = new LatencyHistogram();
@@ -85,11 +84,6 @@ export class LeecherCore {
   #rate = 0;
   /** Of the last look, in ms. */
   #roundTrip = 0;
-  /** Pieces of the latest round and their bytes: the last set is expected to have about as many. */
-  #pieces = 0;
-  #pieceBytes = 0;
-  /** The last set as far as it was asked for ahead, and the epoch that it is of. */
-  #ahead: { epoch: number; pieces: Promise<{ offset: number; content: Uint8Array }>[] } | undefined;
   #handover = { force: false, askedAt: 0, preparedMs: 0, offeredAt: 0, receivedAt: 0 };
   #isCopied = false;
   #copied = Promise.withResolvers<void>();
@@ -114,6 +108,7 @@ export class LeecherCore {
     };
     const { chunkSize, states: { count: chunks } } = copy.region;
     this.#source = new TrackedSource(client, { chunkSize, chunks }, tracked);
+    this.#lastSet = new LastSet(client, copy);
     this.#driver = new TargetDriver(client, this.#target(), start);
     this.#driver.start();
   }
@@ -214,7 +209,7 @@ export class LeecherCore {
 
   /** After {@linkcode finalize}: answers when the source is needed no more. */
   async complete(): Promise<void> {
-    if (this.isOver) return;
+    if (this.isOver && this.#completing === undefined) return;
     if (!this.isOwner) throw new UsageError("Cannot complete what was not taken over");
     this.#completing ??= this.#complete().finally(() => this.#completing = undefined);
     await this.#completing;
@@ -251,7 +246,10 @@ export class LeecherCore {
         const write = () => record(state, epoch, promoted);
         return state === "confirming" || promoted ? write() : copy.own(write);
       },
-      askAhead: (epoch) => this.#askAhead(epoch),
+      askAhead: (epoch) => {
+        if (this.#handover.force) return;
+        this.#lastSet.askAhead(epoch, { rate: this.#rate / 1000, roundTrip: this.#roundTrip });
+      },
       receive: (offer) => this.#receive(offer),
       follow: () => this.#follow(),
       distrust: () => this.#adoptAll(),
@@ -361,8 +359,7 @@ export class LeecherCore {
     const start = performance.now();
     const ranges = await this.#dirty();
     await this.#options.copy.forget(ranges);
-    this.#pieces = countPieces(ranges);
-    this.#pieceBytes = ranges.byteLength;
+    this.#lastSet.expect(ranges);
     this.#metrics.rounds++;
     this.#metrics.repeatedBytes += ranges.byteLength;
     await this.#pull(ranges);
@@ -408,23 +405,6 @@ export class LeecherCore {
     await this.#driver.begin({ epoch: next, trackId, generation, offerMs });
   }
 
-  /** Asks for what is expected to be written last. */
-  #askAhead(epoch: number): void {
-    if (this.#ahead?.epoch === epoch || this.#handover.force) return;
-    // As many as arrive before what is asked for then can, which takes some time to get going; the
-    // rest comes more quickly in order.
-    const expected = Math.max(this.#pieces, 1), size = this.#pieceBytes / expected || PIECE_BYTES;
-    const arriving = Math.ceil(this.#rate / 1000 * this.#roundTrip / size);
-    const count = Math.min(3 * arriving + 1, 2 * expected + 2, PIECES_MOST);
-    const pieces = Array.from({ length: count }, (_, index) => {
-      const piece = this.#options.client.last({ epoch, index });
-      // Where the offer fails, so do they.
-      piece.catch(() => {});
-      return piece;
-    });
-    this.#ahead = { epoch, pieces };
-  }
-
   async #receive(offer: TargetOffer): Promise<void> {
     const { ranges, more, generation, prepareMs, suspendMs, flushMs } = offer;
     const { copy } = this.#options, handover = this.#handover, metrics = this.#metrics;
@@ -439,15 +419,9 @@ export class LeecherCore {
     }
     Object.assign(metrics, { suspendMs, flushMs, lastSetBytes: ranges.byteLength });
     if (handover.force) return this.#fetchRest(ranges);
-    // Those beyond are empty, and may be long in coming.
-    const pieces = this.#ahead!.pieces.slice(0, countPieces(ranges));
-    const rest = rangesBehind(ranges, pieces.length);
-    const pulling = rest.length > 0 ? this.#pull(rest) : undefined;
-    pulling?.catch(() => {});
-    for await (const { offset, content } of pieces) {
-      await copy.store(offset, content);
-    }
-    await (pulling ?? this.#pull(ranges));
+    // The program stands still: nobody else is to have the link now.
+    const pull = (some: Iterable<ByteRange>) => this.#pull(some, { rateLimit: undefined });
+    await this.#lastSet.bring(ranges, pull);
     metrics.repeatedBytes += ranges.byteLength;
     handover.receivedAt = performance.now();
   }

@@ -7,6 +7,7 @@ import {
   DeadlineError,
   Leecher,
   type LeecherOptions,
+  Migrator,
   type Mount,
   Seeder,
   type SeederHooks,
@@ -250,6 +251,25 @@ test("a region moves on from where it came to, on the same device", FILE, async 
   assertEquals([...content.subarray(0, 16)], [1, 1, 1, 1, 1, ...Array(10).fill(2), 0]);
   assertEquals((await last.progress()).epoch, 2);
   await last.completed();
+});
+
+test("a region goes on its way by one migrator a host", FILE, async (site) => {
+  const listen = "telemap://127.0.0.1:0", suspended: number[] = [];
+  const at = (host: number, local: string) =>
+    new Migrator({ ...FILE, local, listen, hooks: { onSuspend: () => void suspended.push(host) } });
+  await using first = at(1, site.backend);
+  await writeBytes(await first.seed(), FILE, new Uint8Array(10).fill(1), 0);
+  await using second = at(2, site.local);
+  await second.leech(await first.url());
+  await writeBytes(await second.finalize(), FILE, new Uint8Array(10).fill(2), 5);
+  await first.given();
+  await using third = at(3, `${site.local}3`);
+  await third.leech(await second.url());
+  const content = await readAll(await third.finalize(), FILE);
+  assertEquals([...content.subarray(0, 16)], [1, 1, 1, 1, 1, ...Array(10).fill(2), 0]);
+  assertEquals(suspended, [1, 2]);
+  await assertRejects(() => third.leech(listen), UsageError, "one migrator");
+  await third.url();
 });
 
 test("a seeder that cannot be reached dials its leecher", FILE, async (site) => {
