@@ -20,19 +20,24 @@ import { freeAddress, telemapServe, untilServed } from "./processes.ts";
 import {
   chartRoundTrips,
   describeRoundTrips,
+  type DirectRun,
   type MountRun,
+  type PairedWrite,
   type RoundTrip,
 } from "./round_trips.ts";
 import { readInOrder, readPage, type Transfer, writeInOrder } from "./sequential.ts";
-import { alternate, type Comparison, median, table } from "./statistics.ts";
+import { alternate, type Comparison, table } from "./statistics.ts";
 import { takeMemory } from "./take_memory.ts";
 
 const ROUND_TRIPS = [0, 1, 5, 10, 25, 50, 100];
 const RATE = "1GB/s";
 /** The round-trip time of mounts from whose cache is read. */
 const WARM_RTT = 25;
-/** All is written over so often, as one time varies by a tenth: the middle one counts. */
-const WRITES = 5;
+/**
+ * So often a round all of a mount is written over, in turn with a mount that has no round-trip time:
+ * one time varies by a tenth and more, whatever the mount.
+ */
+const WRITES = 8;
 const PIECE = 1 << 20;
 const PAGE = 4096;
 const REPORT = new URL("../report/", import.meta.url);
@@ -106,33 +111,58 @@ async function measureRoundTrips(
   site: Site,
   { rounds, seconds, size }: ManagedBenchOptions,
 ): Promise<RoundTrip[]> {
-  const trips: RoundTrip[] = ROUND_TRIPS.map((rtt) => ({ rtt, direct: [], managed: [] }));
+  const trips: RoundTrip[] = ROUND_TRIPS.map((rtt) => ({
+    ...{ rtt, direct: [], managed: [], writes: [] },
+  }));
+  const short = { size, limit: seconds * 1000 }, whole = { size, limit: Infinity };
   for (let round = 0; round < rounds; round++) {
-    for (const { rtt, direct, managed } of trips) {
-      const short = { size, limit: seconds * 1000 }, whole = { size, limit: Infinity };
+    for (const { rtt, direct, managed, writes } of trips) {
       // A region is kept twice, in the cache and by the kernel.
       takeMemory(2 * size);
-      direct.push(await runOnMounts(() => mountPlain(site, rtt), short));
+      direct.push(await measureDirect(site, rtt, short));
       takeMemory(2 * size);
-      managed.push(await runOnMounts(() => mountCached(site, rtt), whole));
+      managed.push(await measureManaged(site, rtt, whole));
+      takeMemory(4 * size);
+      writes.push(...await writeInTurn(site, rtt, whole));
     }
   }
   return trips;
 }
 
-async function runOnMounts(open: () => Promise<Mount>, transfer: Transfer): Promise<MountRun> {
-  const last = await lookAtEnd(open, transfer.size);
-  await using mount = await open();
-  const first = readPage(mount.file, 0);
-  const read = readInOrder(mount.file, transfer);
-  const share = { size: transfer.size, limit: transfer.limit / WRITES };
-  const write = median(Array.from({ length: WRITES }, () => writeInOrder(mount.file, share)));
-  return { first, last, read, write };
+async function measureDirect(site: Site, rtt: number, transfer: Transfer): Promise<DirectRun> {
+  const last = await lookAtEnd(mountPlain(site, rtt), transfer.size);
+  await using mount = await mountPlain(site, rtt);
+  return { last, ...readAll(mount, transfer), write: writeInOrder(mount.file, transfer) };
 }
 
-async function lookAtEnd(open: () => Promise<Mount>, size: number): Promise<number> {
-  await using mount = await open();
+async function measureManaged(site: Site, rtt: number, transfer: Transfer): Promise<MountRun> {
+  const last = await lookAtEnd(mountCached(site, rtt), transfer.size);
+  await using mount = await mountCached(site, rtt);
+  return { last, ...readAll(mount, transfer) };
+}
+
+async function lookAtEnd(opening: Promise<Mount>, size: number): Promise<number> {
+  await using mount = await opening;
   return readPage(mount.file, size - PAGE);
+}
+
+function readAll({ file }: Mount, transfer: Transfer): { first: number; read: number } {
+  return { first: readPage(file, 0), read: readInOrder(file, transfer) };
+}
+
+/** Two managed mounts whose caches are full, of which one has no round-trip time. */
+async function writeInTurn(site: Site, rtt: number, transfer: Transfer): Promise<PairedWrite[]> {
+  await using far = await mountCached(site, rtt, "far");
+  await using near = await mountCached(site, 0, "near");
+  await Promise.all([far.filled(), near.filled()]);
+  return Array.from({ length: WRITES }, (_, index) => {
+    const write = { far: 0, near: 0 };
+    const order = index % 2 === 0 ? ["far", "near"] as const : ["near", "far"] as const;
+    for (const which of order) {
+      write[which] = writeInOrder((which === "far" ? far : near).file, transfer);
+    }
+    return write;
+  });
 }
 
 function mountPlain({ remote }: Site, rtt: number): Promise<Mount> {
@@ -140,8 +170,12 @@ function mountPlain({ remote }: Site, rtt: number): Promise<Mount> {
 }
 
 /** With a cache that is empty. */
-async function mountCached({ remote, directory }: Site, rtt: number): Promise<ManagedMount> {
-  const cache = `${directory}/cache`;
+async function mountCached(
+  { remote, directory }: Site,
+  rtt: number,
+  name = "cache",
+): Promise<ManagedMount> {
+  const cache = `${directory}/${name}`;
   await Deno.mkdir(cache, { recursive: true });
   await Deno.remove(cache, { recursive: true });
   await Deno.mkdir(cache);
