@@ -127,7 +127,7 @@ export { Migrator, type MigratorOptions } from "./lib/mount/migrator.ts";
 export type { Mount, MountForm, MountOptions } from "./lib/mount/mount.ts";
 export { Seeder, type SeederOptions } from "./lib/mount/seeder.ts";
 export { type SeederHooks, Seeding, type SeedingOptions } from "./lib/mount/seeding.ts";
-export type { Strategy } from "./lib/migration/convergence.ts";
+export type { Confirm, Strategy } from "./lib/migration/convergence.ts";
 export type { Compared } from "./lib/migration/leeched_region.ts";
 export type {
   FaultLatency,

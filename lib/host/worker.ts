@@ -231,8 +231,8 @@ class HostWorker {
       return { name, description, readOnly, backend, identity };
     }
     // Whoever takes it over writes to its own copy.
-    const control: Controller = async (message) => {
-      if (backend.seeder !== undefined) return await backend.seeder.control(message);
+    const control: Controller = async (message, gone) => {
+      if (backend.seeder !== undefined) return await backend.seeder.control(message, gone);
       throw new UnsupportedError("Cannot take over a region that is not seeded");
     };
     return { name, description, readOnly: true, backend, identity, control };

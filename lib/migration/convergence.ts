@@ -15,6 +15,15 @@ export type Strategy =
   /** Give up at once. */
   | "cancel";
 
+/** When the source is told to commit. */
+export type Confirm =
+  /** Ahead where that is needed to stay below the downtime. */
+  | "auto"
+  /** Before what was written last is here: that saves a round trip. */
+  | "ahead"
+  /** Once it is here: where the connection is lost before, the program goes on at the source. */
+  | "after";
+
 /** What is aimed at. */
 export interface DowntimeGoal {
   /** Milliseconds for which the program may stand still. */
@@ -23,6 +32,8 @@ export interface DowntimeGoal {
   maxTime: number;
   /** What happens then, or when rounds get no smaller. */
   strategy: Strategy;
+  /** See {@linkcode Confirm}. */
+  confirm: Confirm;
 }
 
 /** One round: what was written during the one before was copied. */
@@ -42,8 +53,8 @@ const IDLE_ROUNDS = 3;
 const PROGRESS = 0.8;
 /** Each time the program may write at this share of the rate before, down to so many bytes a second. */
 const SLOWER = 0.5, LEAST_RATE = 64 << 10;
-/** Round trips of a handover: half of one for the offer, one for the answer to its confirmation. */
-const ROUND_TRIPS = 1.5;
+/** Round trips of a handover: half of one for the offer, and one more for a confirmation after it. */
+const ROUND_TRIPS = { ahead: 0.5, after: 1.5 };
 /** A guess of what suspending and flushing take, in ms. */
 const SUSPEND_MS = 3;
 
@@ -77,8 +88,19 @@ export class Convergence {
    * while it stands still, at the rate of the remote in bytes a ms.
    */
   predict(roundTrip: number, rate: number): number {
+    return this.#predict(this.confirm(roundTrip, rate), roundTrip, rate);
+  }
+
+  /** When the source should be told to commit. */
+  confirm(roundTrip: number, rate: number): Exclude<Confirm, "auto"> {
+    const { confirm, maxDowntime } = this.#goal;
+    if (confirm !== "auto") return confirm;
+    return this.#predict("after", roundTrip, rate) <= maxDowntime ? "after" : "ahead";
+  }
+
+  #predict(confirm: Exclude<Confirm, "auto">, roundTrip: number, rate: number): number {
     const copying = rate > 0 ? this.expectedBytes / rate : this.expectedBytes > 0 ? Infinity : 0;
-    return ROUND_TRIPS * roundTrip + SUSPEND_MS + copying;
+    return ROUND_TRIPS[confirm] * roundTrip + SUSPEND_MS + copying;
   }
 
   /** What to do, so many ms after the beginning. */

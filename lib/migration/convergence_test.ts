@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { Convergence } from "./convergence.ts";
 
-const goal = { maxDowntime: 100, maxTime: 10_000, strategy: "force" } as const;
+const goal = { maxDowntime: 100, maxTime: 10_000, strategy: "force", confirm: "after" } as const;
 
 Deno.test("a handover comes when what is left fits into the downtime", () => {
   const convergence = new Convergence(goal);
@@ -13,11 +13,22 @@ Deno.test("a handover comes when what is left fits into the downtime", () => {
   assertEquals(convergence.decide(1080, 10, 1000), "finalize");
 });
 
-Deno.test("the round trip counts one and a half times", () => {
-  const convergence = new Convergence(goal);
+Deno.test("the round trip counts one and a half times, or by half where it is confirmed ahead", () => {
+  for (
+    const [confirm, most] of [["after", 64], ["ahead", 194], ["auto", 194]] as const
+  ) {
+    const convergence = new Convergence({ ...goal, confirm });
+    convergence.add({ bytes: 0, ms: 1 });
+    assertEquals(convergence.decide(0, most, 1000), "finalize");
+    assertEquals(convergence.decide(0, most + 2, 1000), "round");
+  }
+});
+
+Deno.test("unless told, what is confirmed ahead is what would take too long otherwise", () => {
+  const convergence = new Convergence({ ...goal, confirm: "auto" });
   convergence.add({ bytes: 0, ms: 1 });
-  assertEquals(convergence.decide(0, 64, 1000), "finalize");
-  assertEquals(convergence.decide(0, 66, 1000), "round");
+  assertEquals([64, 66].map((rtt) => convergence.confirm(rtt, 1000)), ["after", "ahead"]);
+  assertEquals([64, 66].map((rtt) => convergence.predict(rtt, 1000)), [99, 36]);
 });
 
 Deno.test("rounds that get no smaller, or no time left, have the strategy decide", () => {

@@ -52,6 +52,12 @@ export interface FinalizeOptions extends DowntimeGoal {
   offerMs: number;
 }
 
+/** How to hand over: without what is missing yet, and confirming before what was written last is here. */
+interface Decided {
+  force: boolean;
+  ahead: boolean;
+}
+
 /** What a copy lacks that became the region without the word of its source. */
 export interface Missing {
   /** Bytes that never came, or are known to have been written at the source since. */
@@ -175,8 +181,7 @@ export class LeecherCore {
       await this.#driver.settled();
       if (this.isOwner) return;
       try {
-        const force = await this.#converge(options);
-        await this.#handOver(options, force);
+        await this.#handOver(options, await this.#converge(options));
       } catch (error) {
         await this.#unthrottle();
         throw error;
@@ -300,8 +305,8 @@ export class LeecherCore {
     await this.#puller.complete();
   }
 
-  /** Rounds until the goal is met; answers whether to hand over although it is not. */
-  async #converge(options: FinalizeOptions): Promise<boolean> {
+  /** Rounds until the goal is met, or is not going to be. */
+  async #converge(options: FinalizeOptions): Promise<Decided> {
     const { remote, client } = this.#options;
     const convergence = new Convergence(options);
     const start = performance.now();
@@ -315,11 +320,13 @@ export class LeecherCore {
       const roundTrip = this.#roundTrip;
       const rate = this.#rate = Math.max(this.#rate, this.#puller?.progress.rate ?? 0);
       this.#metrics.predictedDowntimeMs = convergence.predict(roundTrip, rate / 1000);
-      switch (convergence.decide(performance.now() - start, roundTrip, rate / 1000)) {
+      const decision = convergence.decide(performance.now() - start, roundTrip, rate / 1000);
+      switch (decision) {
         case "finalize":
-          return false;
-        case "force":
-          return true;
+        case "force": {
+          const ahead = convergence.confirm(roundTrip, rate / 1000) === "ahead";
+          return { force: decision === "force", ahead };
+        }
         case "give up":
           throw this.#tooMuch(options);
         case "throttle": {
@@ -397,12 +404,12 @@ export class LeecherCore {
     );
   }
 
-  async #handOver({ offerMs }: FinalizeOptions, force: boolean): Promise<void> {
+  async #handOver({ offerMs }: FinalizeOptions, { force, ahead }: Decided): Promise<void> {
     const { trackId, generation, epoch } = this.#source.tracked;
     const askedAt = performance.now();
     this.#handover = { force, askedAt, preparedMs: 0, offeredAt: 0, receivedAt: 0 };
     const next = Math.max(epoch, this.#driver.state.epoch) + 1;
-    await this.#driver.begin({ epoch: next, trackId, generation, offerMs });
+    await this.#driver.begin({ epoch: next, trackId, generation, offerMs, ahead });
   }
 
   async #receive(offer: TargetOffer): Promise<void> {

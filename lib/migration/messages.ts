@@ -1,5 +1,5 @@
 /**
- * What a leecher asks of a seeder, and what that answers: the messages of a migration, version 1,
+ * What a leecher asks of a seeder, and what that answers: the messages of a migration, version 2,
  * which ride in CONTROL frames of the native wire. Pure; everything is little-endian.
  *
  * | at | request          | at | reply            |
@@ -19,7 +19,7 @@
  * | 5 confirm | u64 epoch                                                                  |
  * | 6 outcome | u64 epoch                                                                  |
  * | 7 done    | u64 epoch                                                                  |
- * | 8 cancel  |                                                                            |
+ * | 8 cancel  | u64 epoch                                                                  |
  * | 9 digests | u64 first chunk, u32 chunks                                                |
  * | 10 throttle | u64 bytes a second, u32 ms                                               |
  *
@@ -63,14 +63,14 @@ export type SeederRequest =
   }
   /** Answer a piece of the last set's content once it is offered; they count from 0. */
   | { type: "last"; leech: Uint8Array; epoch: number; index: number }
-  /** Give what is offered. */
+  /** Give what is offered, or will be: it goes with SUSPEND. */
   | { type: "confirm"; leech: Uint8Array; epoch: number }
   /** Tell what became of an epoch. */
   | { type: "outcome"; leech: Uint8Array; epoch: number }
   /** Everything is here: the region may be let go. */
   | { type: "done"; leech: Uint8Array; epoch: number }
-  /** Forget this leecher, and take back what is offered to it. */
-  | { type: "cancel"; leech: Uint8Array }
+  /** Forget this leecher, take back what is offered to it, and never give it that epoch. */
+  | { type: "cancel"; leech: Uint8Array; epoch: number }
   /** Tell the digests of so many chunks. */
   | { type: "digests"; leech: Uint8Array; chunk: number; count: number }
   /** Slow the program's writes to so many bytes a second, 0 for no limit, for so many ms. */
@@ -117,7 +117,7 @@ export type SeederReply =
   | { type: "digests"; chunk: number; digests: Uint8Array };
 
 /** Version of the messages. */
-export const MESSAGE_VERSION = 1;
+export const MESSAGE_VERSION = 2;
 
 /** Limits of single messages. */
 export const MESSAGE_LIMIT = {
@@ -179,9 +179,8 @@ export function encodeRequest(request: SeederRequest): Uint8Array<ArrayBuffer> {
     case "confirm":
     case "outcome":
     case "done":
-      message.u64(request.epoch);
-      break;
     case "cancel":
+      message.u64(request.epoch);
       break;
     case "digests":
       message.u64(request.chunk);
@@ -283,9 +282,8 @@ function requestOf(
     case "confirm":
     case "outcome":
     case "done":
-      return { type, leech, epoch: message.u64() };
     case "cancel":
-      return { type, leech };
+      return { type, leech, epoch: message.u64() };
     case "digests": {
       const chunk = message.u64(), count = message.u32();
       if (count > 0 && count <= MESSAGE_LIMIT.DIGESTS) return { type, leech, chunk, count };

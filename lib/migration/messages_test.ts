@@ -47,7 +47,7 @@ const requests: fc.Arbitrary<SeederRequest> = fc.oneof(
   record("confirm", { leech: id, epoch: u53 }),
   record("outcome", { leech: id, epoch: u53 }),
   record("done", { leech: id, epoch: u53 }),
-  record("cancel", { leech: id }),
+  record("cancel", { leech: id, epoch: u53 }),
   record("digests", { leech: id, chunk: u53, count: fc.integer({ min: 1, max: 4096 }) }),
   record("throttle", { leech: id, rate: u53, milliseconds: u32 }),
 );
@@ -120,7 +120,7 @@ Deno.test("each field stands where the module says", () => {
   const suspend = encodeRequest({
     ...{ type: "suspend", leech, trackId, generation: 0x0201, epoch: 3, timeout: 0x0605 },
   });
-  assertEquals([...suspend.subarray(0, 5)], [1, 3, 0, 0, 0xaa]);
+  assertEquals([...suspend.subarray(0, 5)], [2, 3, 0, 0, 0xaa]);
   assertEquals([...suspend.subarray(19, 21), suspend[35]], [0xaa, 0xbb, 0xbb]);
   assertEquals([...suspend.subarray(36, 46)], [1, 2, 0, 0, 0, 0, 0, 0, 3, 0]);
   assertEquals([...suspend.subarray(52)], [5, 6, 0, 0]);
@@ -128,7 +128,7 @@ Deno.test("each field stands where the module says", () => {
   ranges.add(0x10, 0x12);
   const dirty = encodeReply({ type: "dirty", generation: 7, written: 8, ranges, more: true });
   assertEquals([...dirty.subarray(0, 5), dirty[12], dirty[20], dirty[24]], [
-    1,
+    2,
     2,
     0,
     0,
@@ -174,8 +174,8 @@ Deno.test("every message that is cut is refused, but where its content is", () =
 });
 
 Deno.test("another version, and a type that is not known, are refused", () => {
-  const message = encodeRequest({ type: "cancel", leech: new Uint8Array(16) });
-  for (const [at, value, why] of [[0, 0, "version is 0"], [0, 2, "version is 2"]] as const) {
+  const message = encodeRequest({ type: "cancel", leech: new Uint8Array(16), epoch: 1 });
+  for (const [at, value, why] of [[0, 0, "version is 0"], [0, 1, "version is 1"]] as const) {
     const other = message.slice();
     other[at] = value;
     assertThrows(() => decodeRequest(other), ProtocolError, why);
@@ -275,7 +275,7 @@ Deno.test("ranges that are empty, touch, overlap, go back or end beyond 2^53 are
 Deno.test("what no message can carry is a RangeError", () => {
   const leech = new Uint8Array(16);
   const wrong: SeederRequest[] = [
-    { type: "cancel", leech: new Uint8Array(15) },
+    { type: "cancel", leech: new Uint8Array(15), epoch: 1 },
     { type: "confirm", leech, epoch: -1 },
     { type: "confirm", leech, epoch: 2 ** 53 },
     { type: "confirm", leech, epoch: 0.5 },

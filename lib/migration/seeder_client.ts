@@ -88,9 +88,9 @@ export class SeederClient {
     return this.#ask({ type: "throttle", leech: this.#leech, ...fields }, "outcome", options);
   }
 
-  /** Has this leecher forgotten. */
-  cancel(options?: CallOptions): Promise<Reply<"outcome">> {
-    return this.#ask({ type: "cancel", leech: this.#leech }, "outcome", options);
+  /** Has this leecher forgotten, and nothing given to it under that epoch. */
+  cancel(fields: Fields<"cancel">, options?: CallOptions): Promise<Reply<"outcome">> {
+    return this.#ask({ type: "cancel", leech: this.#leech, ...fields }, "outcome", options);
   }
 
   /** Digests of chunks: of all that are asked for, or of fewer at the end of the region. */

@@ -6,7 +6,7 @@
  */
 import { setImmediate } from "node:timers";
 import type { Awaitable } from "../backend/backend.ts";
-import { ReadOnlyError, TelemapError } from "../backend/errors.ts";
+import { ClosedError, ReadOnlyError, TelemapError } from "../backend/errors.ts";
 import { RangeList } from "../backend/range_list.ts";
 import { ChunkDigests } from "../chunk/digests.ts";
 import type { LockedBackend } from "../chunk/lock.ts";
@@ -124,8 +124,11 @@ export class SeederCore {
   }
 
   /** Answers a message of a leecher. Throws what it is refused with. */
-  readonly control = async (message: Uint8Array<ArrayBuffer>): Promise<Uint8Array> => {
-    return encodeReply(await this.#answer(decodeRequest(message)));
+  readonly control = async (
+    message: Uint8Array<ArrayBuffer>,
+    gone?: AbortSignal,
+  ): Promise<Uint8Array> => {
+    return encodeReply(await this.#answer(decodeRequest(message), gone));
   };
 
   /** Takes back what is offered, as the program is to go on here. Throws where it is given. */
@@ -140,7 +143,7 @@ export class SeederCore {
     clearTimeout(this.#throttled.timer);
   }
 
-  async #answer(request: SeederRequest): Promise<SeederReply> {
+  async #answer(request: SeederRequest, gone: AbortSignal | undefined): Promise<SeederReply> {
     const leech = request.leech.toHex();
     switch (request.type) {
       case "track":
@@ -151,7 +154,10 @@ export class SeederCore {
         return await this.#digestsOf(request.chunk, request.count);
       case "suspend":
         this.#checkTracked(request.trackId);
-        await this.#request({ type: "suspend", offer: { leech, epoch: request.epoch } }, request);
+        await this.#request(
+          { type: "suspend", offer: { leech, epoch: request.epoch } },
+          { asked: request },
+        );
         return this.#offer();
       case "last":
         await this.#request({ type: "last", offer: { leech, epoch: request.epoch } });
@@ -160,20 +166,27 @@ export class SeederCore {
         await this.#throttle(request);
         return this.#outcome();
       case "cancel":
-        await this.#request({ type: "cancel", leech });
+        await this.#request({ type: "cancel", offer: { leech, epoch: request.epoch } });
         await this.#throttle({ rate: 0, milliseconds: 0 });
         this.#followers.delete(leech);
         return this.#outcome();
       default:
-        await this.#request({ type: request.type, offer: { leech, epoch: request.epoch } });
+        await this.#request({ type: request.type, offer: { leech, epoch: request.epoch } }, {
+          gone,
+        });
         return this.#outcome();
     }
   }
 
   /** Answers when a request is to be answered; throws where it is refused. */
-  async #request(event: SourceEvent, asked?: Suspend): Promise<void> {
+  async #request(
+    event: SourceEvent,
+    { asked, gone }: { asked?: Suspend; gone?: AbortSignal | undefined } = {},
+  ): Promise<void> {
     const late = performance.now() + WAIT_MS;
     for (;;) {
+      // Nothing is given to one who will not hear of it.
+      if (gone?.aborted) throw new ClosedError("Cannot answer one who is gone");
       const { state, actions } = stepSource(this.#state, event);
       if (actions.includes("suspend")) this.#asked = asked;
       this.#enter(state);

@@ -104,7 +104,7 @@ Deno.test("a leecher that cancels has the program go on at once", async () => {
   const leecher = client(1);
   const { trackId } = await leecher.track({ chunkSize: CHUNK });
   await leecher.suspend({ trackId, generation: 0, epoch: 1, timeout });
-  assertEquals((await leecher.cancel()).state, "serving");
+  assertEquals((await leecher.cancel({ epoch: 0 })).state, "serving");
   assertEquals([core.stage, program.running], ["serving", true]);
 });
 
@@ -119,7 +119,7 @@ Deno.test("what is offered to one is not offered to another", async () => {
   );
   assertEquals(errorCode(busy), "EBUSY");
   assertEquals(errorCode(await assertRejects(() => other.confirm({ epoch: 1 }))), "EPERM");
-  await other.cancel();
+  await other.cancel({ epoch: 0 });
   assertEquals((await one.confirm({ epoch: 1 })).state, "given");
   core.close();
 });
@@ -188,7 +188,7 @@ Deno.test("a program is slowed until nobody asks for that any more", async () =>
   assertEquals(isSlow(), false);
   await leecher.throttle({ rate: 1000, milliseconds: 60_000 });
   assertEquals([isSlow(), program.rates], [true, [1000]]);
-  await leecher.cancel();
+  await leecher.cancel({ epoch: 0 });
   assertEquals([isSlow(), program.rates], [false, [1000, Infinity]]);
   await leecher.track({ chunkSize: CHUNK });
   await leecher.throttle({ rate: 5, milliseconds: 60_000 });

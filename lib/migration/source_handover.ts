@@ -26,13 +26,20 @@
  *                                                                                      released
  * ```
  *
+ * The program stands still for one and a half round trips beside the work. Where it is not to stand
+ * still for so long, CONFIRM goes right behind SUSPEND and is held until there is an offer: that takes
+ * half a round trip. The source commits before the target has the last set then, and keeps that for
+ * the target to fetch; where the connection is lost in this moment, the program stands still until the
+ * two meet again, while it would have gone on at the source.
+ *
  * The program may write in serving, suspending and resuming, and nowhere else. From committing on
  * nothing is taken back: a record whose write failed may be on the disk all the same, so the source
  * writes it again until it knows that it is, with the program suspended, and says so. Where it
  * crashes before, the record that is found decides ({@linkcode sourceAfterRestart}).
  *
- * Epochs only grow. One that was taken back is burnt, and so is one that was asked about while it was
- * not offered: the answer "serving" is a promise that it never will be given. Burnt epochs need not
+ * Epochs only grow. One that was taken back is burnt, and so is one that was asked about or cancelled
+ * while it was not offered: the answer "serving" is a promise that it never will be given, whatever of
+ * it is still under way. Burnt epochs need not
  * survive a restart, as a SUSPEND holds only for the tracking of the process that it was sent to. One
  * that is far ahead is refused, so that nobody uses all of them up.
  *
@@ -76,8 +83,10 @@ export type SourceState =
 /** What happens to the source. */
 export type SourceEvent =
   /** A leecher's requests. Those of a track id that is not the present one are refused before. */
-  | { readonly type: "suspend" | "last" | "confirm" | "outcome" | "done"; readonly offer: Offer }
-  | { readonly type: "cancel"; readonly leech: string }
+  | {
+    readonly type: "suspend" | "last" | "confirm" | "outcome" | "done" | "cancel";
+    readonly offer: Offer;
+  }
   /** The end of what {@linkcode SourceAction} began. */
   | { readonly type: "suspended" | "suspendFailed" | "resumed" }
   | { readonly type: "recorded" | "recordFailed" }
@@ -136,7 +145,7 @@ export function stepSource(state: SourceState, event: SourceEvent): SourceStep {
     case "done":
       return onDone(state, event.offer);
     case "cancel":
-      return onCancel(state, event.leech);
+      return onCancel(state, event.offer);
     case "takeBack":
       if (isDecided(state)) return refuse(state, "EPERM");
       return isOpen(state) ? takeBack(state) : step(state);
@@ -205,8 +214,7 @@ function holds(state: SourceState, { leech, epoch }: Offer): boolean {
 }
 
 function onSuspend(state: SourceState, offer: Offer): SourceStep {
-  if (holds(state, offer) && state.at === "suspending") return step(state, "wait");
-  if (holds(state, offer) && state.at === "offered") return step(state, "answer");
+  if (holds(state, offer)) return step(state, state.at === "suspending" ? "wait" : "answer");
   if (isUsed(state, offer) || isBeyond(state, offer)) return refuse(state, "EPERM");
   if (state.at !== "serving") return refuse(state, "EBUSY");
   return step({ at: "suspending", epoch: offer.epoch, offer }, "suspend", "wait");
@@ -222,6 +230,8 @@ function onLast(state: SourceState, offer: Offer): SourceStep {
 function onConfirm(state: SourceState, offer: Offer): SourceStep {
   if (!holds(state, offer)) return refuse(state, "EPERM");
   switch (state.at) {
+    case "suspending":
+      return step(state, "wait");
     case "offered":
       return step({ ...state, at: "committing" }, { record: "given" }, "wait");
     case "committing":
@@ -249,9 +259,11 @@ function onDone(state: SourceState, offer: Offer): SourceStep {
   }
 }
 
-function onCancel(state: SourceState, leech: string): SourceStep {
-  if (!isOpen(state) || state.offer.leech !== leech) return step(state, "answer");
-  const { state: next, actions } = takeBack(state);
+function onCancel(state: SourceState, offer: Offer): SourceStep {
+  if (isBeyond(state, offer)) return refuse(state, "EPERM");
+  const burnt = burn(state, offer);
+  if (!isOpen(state) || state.offer.leech !== offer.leech) return step(burnt, "answer");
+  const { state: next, actions } = takeBack(burnt);
   return step(next, ...actions, "answer");
 }
 
@@ -267,7 +279,7 @@ function onRecordFailed(state: SourceState): SourceStep {
   return step(state);
 }
 
-function takeBack({ epoch }: OpenState): SourceStep {
+function takeBack({ epoch }: SourceState): SourceStep {
   return step({ at: "resuming", epoch }, "resume", "wake");
 }
 

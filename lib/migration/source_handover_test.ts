@@ -44,7 +44,7 @@ Deno.test("a source takes an offer back until it commits, and burns its epoch", 
   const ways: SourceEvent[] = [
     { type: "takeBack" },
     { type: "deadline", epoch: 1 },
-    { type: "cancel", leech: OFFER.leech },
+    { type: "cancel", offer: OFFER },
   ];
   const refused = { refuse: "EPERM" } as const;
   for (const way of ways) {

@@ -8,7 +8,6 @@ import {
   ClosedError,
   ConnectionError,
   DeadlineError,
-  errorCode,
   FencedError,
   ProtocolError,
   TelemapError,
@@ -57,6 +56,8 @@ export interface TargetBegin {
   generation: number;
   /** Milliseconds that suspending may take, and for which the offer stands. */
   offerMs: number;
+  /** Whether the source is to commit before what was written last is here. */
+  ahead: boolean;
 }
 
 /** A pause before the same is asked or written again, in ms. */
@@ -118,7 +119,7 @@ export class TargetDriver {
     this.#begun = begun;
     this.#failure = undefined;
     this.#late = performance.now() + begun.offerMs * SUSPEND_TIMES;
-    this.#put({ type: "begin", epoch: begun.epoch });
+    this.#put({ type: "begin", epoch: begun.epoch, ahead: begun.ahead });
     await this.#until(() => this.#isSettled || this.#failure !== undefined);
     await settlesWithin(this.settled(), GIVE_UP_MS);
     if (!this.#owns) throw this.#refusal();
@@ -177,9 +178,10 @@ export class TargetDriver {
   /** Tries again what has just come to nothing. */
   async #performLater(actions: readonly TargetAction[]): Promise<void> {
     if (actions.length === 0) return;
-    const state = this.#state;
+    const { at, epoch } = this.#state;
     await pauseFor(RETRY_MS, this.#stopped.signal);
-    if (this.#state === state && !this.#stopped.signal.aborted) await this.#perform(actions);
+    const isSame = this.#state.at === at && this.#state.epoch === epoch;
+    if (isSame && !this.#stopped.signal.aborted) await this.#perform(actions);
   }
 
   #change(): void {
@@ -280,8 +282,6 @@ export class TargetDriver {
       if (this.#isAsking(epoch)) this.#put({ type: "unanswered" });
       return;
     }
-    // It may have been given to somebody else meanwhile, for good.
-    if (errorCode(error) === "EPERM") await this.#askOutcome("outcome", epoch);
     if (!this.#isAsking(epoch)) return;
     this.#failure = error;
     this.#put({ type: "refused", epoch, request: "suspend" });
@@ -305,12 +305,14 @@ export class TargetDriver {
     try {
       const options = this.#options(ASK_MS);
       const outcome = request === "cancel"
-        ? await client.cancel(options)
+        ? await client.cancel({ epoch }, options)
         : await client[request]({ epoch }, options);
       const mine = outcome.leech.toHex() === client.leech.toHex();
       this.#put({ type: "outcome", epoch, outcome, mine });
     } catch (error) {
       if (this.#stopped.signal.aborted || this.#state !== before) return;
+      // What becomes of the SUSPEND that it went with says how to go on.
+      if (before.at === "asking") return;
       this.#warn(`ask the source (${request})`, error as Error);
       if (!isUnanswered(error as Error)) return this.#put({ type: "refused", epoch, request });
       this.#put({ type: "unanswered" });

@@ -5,16 +5,18 @@
  * ```text
  *               begin             recorded           offered               received
  *   following --------> preparing --------> asking ----------> receiving ----------> confirming
- *      ^                                       |                   |                  |  |
- *      +------------- refused, abandon --------+-------------------+                  |  | outcome:
- *      |                                                                              |  |  given
- *      +------- outcome: serving -----------------------------------------------------+  |
- *      |                                      outcome: given                             v
- *      +------- outcome: serving --- doubting ---------------------------------------> taken
- *                                       ^                                                |
- *   a restart that finds "confirming" --+                                          whole |
- *                                                                                        v
- *                                              owner <-------- recorded ----------- completing
+ *      ^                                       | refused,          |    |              |  |
+ *      |                                       | abandon   abandon |    | received,    |  | outcome:
+ *      |                                       v                   |    | given        |  |  given
+ *      +------- outcome: serving ---------- cancelling <-----------+    +-----------+  |  |
+ *      |                                                                            |  |  |
+ *      +------- outcome: serving ------------------------------------------------------+  |
+ *      |                                      outcome: given                        v     v
+ *      +------- outcome: serving --- doubting ----------------------------------------> taken
+ *                                       ^                                                 |
+ *   a restart that finds "confirming" --+                                           whole |
+ *                                                                                         v
+ *                                              owner <-------- recorded ------------ completing
  * ```
  *
  * `cancel` and `abandon` lead through cancelling, which waits for what the source says: to cancelled
@@ -22,8 +24,9 @@
  * to somebody else, every state leads to lost.
  *
  * The program may run here in taken, completing and owner. In taken, what is absent still comes from
- * the source. In confirming, doubting and cancelling the target is in doubt: it asks until the source
- * tells. Only an outcome decides, never a refusal or a silence.
+ * the source. Where the target confirms ahead, CONFIRM goes with SUSPEND, and it is in doubt from
+ * asking on; otherwise from confirming on. It asks until the source tells; where that tells "given"
+ * before the last set is here, it is remembered. Only an outcome decides, never a refusal or a silence.
  *
  * The record "confirming e" is durable before the SUSPEND of e, so that nothing need be written while
  * the program is suspended; whoever finds it after a restart asks what became of e. What was received
@@ -42,16 +45,21 @@ export type TargetState =
   /** The region is copied while the program runs at the source. */
   | { readonly at: "following"; readonly epoch: number }
   /** The record "confirming" is being written. */
-  | { readonly at: "preparing"; readonly epoch: number }
-  /** SUSPEND was sent. */
-  | { readonly at: "asking"; readonly epoch: number }
+  | { readonly at: "preparing"; readonly epoch: number; readonly ahead: boolean }
+  /** SUSPEND was sent, `ahead`: and CONFIRM, `given`: which the source has answered. */
+  | {
+    readonly at: "asking";
+    readonly epoch: number;
+    readonly ahead: boolean;
+    readonly given: boolean;
+  }
   /** It is offered; the last set is under way. */
-  | { readonly at: "receiving"; readonly epoch: number }
-  /** CONFIRM was sent: in doubt, with the last set at hand. */
+  | { readonly at: "receiving"; readonly epoch: number; readonly given: boolean }
+  /** In doubt, with the last set at hand. */
   | { readonly at: "confirming"; readonly epoch: number }
   /** In doubt since before a restart. */
   | { readonly at: "doubting"; readonly epoch: number }
-  /** CANCEL was sent; `held`: CONFIRM too, with the last set at hand. */
+  /** CANCEL was sent; `held`: with the last set at hand. */
   | {
     readonly at: "cancelling";
     readonly epoch: number;
@@ -73,8 +81,11 @@ export type TargetState =
 
 /** What happens to the target. Answers are of requests about `epoch`; others are not heard. */
 export type TargetEvent =
-  /** The copy is close enough: hand over, under an epoch above all that either side has used. */
-  | { readonly type: "begin"; readonly epoch: number }
+  /**
+   * The copy is close enough: hand over, under an epoch above all that either side has used; `ahead`:
+   * confirm before the last set is here.
+   */
+  | { readonly type: "begin"; readonly epoch: number; readonly ahead: boolean }
   | {
     readonly type: "recorded" | "recordFailed";
     readonly record: TargetRecord;
@@ -138,19 +149,20 @@ export function stepTarget(state: TargetState, event: TargetEvent): TargetStep {
   switch (event.type) {
     case "begin":
       if (state.at !== "following" || event.epoch <= state.epoch) return step(state);
-      return record({ at: "preparing", epoch: event.epoch }, "confirming");
+      return record({ at: "preparing", epoch: event.epoch, ahead: event.ahead }, "confirming");
     case "recorded":
       return event.epoch === state.epoch ? onRecorded(state, event.record) : step(state);
     case "recordFailed":
       return event.epoch === state.epoch ? onRecordFailed(state, event.record) : step(state);
     case "offered":
       if (state.at !== "asking" || event.epoch !== state.epoch) return step(state);
-      return step({ ...state, at: "receiving" });
+      return step({ at: "receiving", epoch: state.epoch, given: state.given });
     case "refused":
       return event.epoch === state.epoch ? onRefused(state, event.request) : step(state);
     case "received":
       if (state.at !== "receiving" || event.epoch !== state.epoch) return step(state);
-      return step({ ...state, at: "confirming" }, { ask: "confirm" });
+      if (state.given) return take(state.epoch, { trusted: true });
+      return askAgain({ at: "confirming", epoch: state.epoch });
     case "outcome":
       return event.epoch === state.epoch ? onOutcome(state, event) : step(state);
     case "unanswered":
@@ -202,7 +214,7 @@ export function targetMayWrite(state: TargetState): boolean {
 
 function onRecorded(state: TargetState, which: TargetRecord): TargetStep {
   if (state.at === "preparing" && which === "confirming") {
-    return askAgain({ ...state, at: "asking" });
+    return askAgain({ ...state, at: "asking", given: false });
   }
   if (state.at === "taken" && which === "taken") return step({ ...state, recorded: true });
   if (state.at === "completing" && which === "owner") {
@@ -226,9 +238,10 @@ function onRecordFailed(state: TargetState, which: TargetRecord): TargetStep {
 function onRefused(state: TargetState, request: TargetRequest): TargetStep {
   switch (request) {
     case "suspend":
+      // It may come to something all the same, and a CONFIRM with it.
+      return state.at === "asking" ? giveUp(state, "following") : step(state);
     case "last":
-      if (state.at !== "asking" && state.at !== "receiving") return step(state);
-      return step({ at: "following", epoch: state.epoch }, "follow");
+      return state.at === "receiving" ? giveUp(state, "following") : step(state);
     case "confirm":
       return state.at === "confirming" ? step(state, { ask: "outcome" }) : step(state);
     case "done":
@@ -248,7 +261,7 @@ function onOutcome(state: TargetState, { outcome, mine }: OutcomeEvent): TargetS
     return step(mine && outcome.state === "released" ? { ...state, done: true } : state);
   }
   if (!mayStillTake(state)) return step(state);
-  if (given && mine) return take(state, outcome.epoch);
+  if (given && mine) return onGiven(state, outcome.epoch);
   if (given) return step({ at: "lost", epoch: state.epoch }, "stop");
   const offered = mine && outcome.state === "offered" && outcome.epoch === state.epoch;
   return offered ? onUndecided(state) : onServing(state);
@@ -273,9 +286,16 @@ function onServing(state: TargetState): TargetStep {
   return step(state);
 }
 
-function take(state: TargetState, epoch: number): TargetStep {
+function onGiven(state: TargetState, epoch: number): TargetStep {
+  const isOfThis = epoch === state.epoch;
+  if (isOfThis && (state.at === "asking" || state.at === "receiving")) {
+    return step({ ...state, given: true });
+  }
   const held = state.at === "confirming" || state.at === "cancelling" && state.held;
-  const trusted = held && epoch === state.epoch;
+  return take(epoch, { trusted: held && isOfThis });
+}
+
+function take(epoch: number, { trusted }: { trusted: boolean }): TargetStep {
   const taken: TargetState = { at: "taken", epoch, recorded: false };
   const { actions } = record(taken, "taken");
   return step(taken, ...(trusted ? [] : DISTRUST), "own", ...actions);
@@ -290,6 +310,8 @@ function giveUp(state: TargetState, then: "following" | "cancelled"): TargetStep
       return at === "following" ? step(state) : step({ at: then, epoch }, "follow");
     case "asking":
     case "receiving":
+      if (state.given) return take(epoch, { trusted: false });
+      return step({ at: "cancelling", epoch, held: false, then }, { ask: "cancel" });
     case "confirming":
     case "doubting":
       return step({ at: "cancelling", epoch, held: at === "confirming", then }, { ask: "cancel" });
@@ -311,7 +333,7 @@ function promote(state: TargetState): TargetStep {
 function askAgain(state: TargetState): TargetStep {
   switch (state.at) {
     case "asking":
-      return step(state, { ask: "suspend" }, { ask: "last" });
+      return step(state, { ask: "suspend" }, ...(state.ahead ? CONFIRM : []), { ask: "last" });
     case "receiving":
       return step(state, { ask: "last" });
     case "confirming":
@@ -334,6 +356,7 @@ function mayStillTake({ at }: TargetState): boolean {
 }
 
 const DISTRUST = ["distrust"] as const;
+const CONFIRM = [{ ask: "confirm" }] as const;
 
 function record(state: TargetState, which: TargetRecord): TargetStep {
   return step(state, { record: which, epoch: state.epoch });

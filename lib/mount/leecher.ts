@@ -9,7 +9,7 @@ import { isMapped } from "../device/attach.ts";
 import { BackendHost } from "../host/host.ts";
 import type { DialledSource } from "../host/source.ts";
 import { openPlaces } from "../host/serve.ts";
-import type { Strategy } from "../migration/convergence.ts";
+import type { Confirm, Strategy } from "../migration/convergence.ts";
 import type { Missing } from "../migration/leecher_core.ts";
 import type { MigrationMetrics } from "../migration/migration_metrics.ts";
 import { Closing } from "./closing.ts";
@@ -51,6 +51,13 @@ export interface FinalizeRegionOptions {
    * the program's writes slowed ever more, `cancel` gives up.
    */
   strategy?: Strategy;
+  /**
+   * When the source commits: `after` all that was written is here, so that the program goes on there if
+   * the connection is lost before; or `ahead` of that, which saves a round trip of downtime, and if the
+   * connection is lost in that moment the program stands still until it is back. `auto`, unless told:
+   * ahead where `maxDowntime` cannot be met otherwise.
+   */
+  confirm?: Confirm;
   /** How long the program may take to suspend itself; then it goes on at the source. 10 s unless told. */
   suspendMs?: number;
 }
@@ -148,6 +155,7 @@ export abstract class Leeching<T> implements AsyncDisposable {
       maxDowntime: options.maxDowntime ?? MAX_DOWNTIME_MS,
       maxTime: options.maxTime ?? MAX_TIME_MS,
       strategy: options.strategy ?? "wait",
+      confirm: options.confirm ?? "auto",
       offerMs: options.suspendMs ?? SUSPEND_MS,
     });
     this.#finalized = true;

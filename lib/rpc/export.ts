@@ -9,9 +9,13 @@ import type { Backend } from "../backend/backend.ts";
  * Answers the messages that clients send beside reads and writes (CONTROL). The message is a copy
  * that may be kept. An answer has at most as many bytes as a payload may have, and may take its
  * time; what is thrown is refused by its errno name and text. The same message may come again, as
- * clients repeat what they had no answer to when a connection was lost.
+ * clients repeat what they had no answer to when a connection was lost. `gone` is aborted once the
+ * connection is known to be lost.
  */
-export type Controller = (message: Uint8Array<ArrayBuffer>) => Promise<Uint8Array>;
+export type Controller = (
+  message: Uint8Array<ArrayBuffer>,
+  gone: AbortSignal,
+) => Promise<Uint8Array>;
 
 /** What a client may connect to. */
 export interface WireExport {

@@ -72,6 +72,8 @@ export class Transmission {
   readonly #backend: Backend;
   readonly #request = new Frame();
   readonly #reply = new Frame();
+  /** Aborted with the connection. */
+  readonly #gone = new AbortController();
   readonly #deferred: DeferredReplies;
   #stopped = false;
 
@@ -111,6 +113,7 @@ export class Transmission {
 
   /** The connection is gone. */
   closed(): void {
+    this.#gone.abort();
     this.#stopped = true;
     this.#deferred.close();
   }
@@ -322,7 +325,7 @@ export class Transmission {
     }
     let answer: Uint8Array = message;
     const ask = async () => {
-      answer = await control(message);
+      answer = await control(message, this.#gone.signal);
       if (answer.length <= payloadMax) return;
       const { length } = answer;
       throw new TelemapError(

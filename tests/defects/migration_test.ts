@@ -28,7 +28,7 @@ openLibc();
 
 const CHUNK = 4096, SIZE = 16 * CHUNK;
 const GOAL: FinalizeOptions = {
-  ...{ maxDowntime: 1000, maxTime: 60_000, offerMs: 10_000, strategy: "wait" },
+  ...{ maxDowntime: 1000, maxTime: 60_000, offerMs: 10_000, confirm: "after", strategy: "wait" },
 };
 
 /** A source in this isolate, and clients of it. */
@@ -223,11 +223,11 @@ Deno.test("of a region that is offered to one, a stranger gets nothing, and ends
   await isRefused(stranger.confirm({ epoch: 1 }));
   await isRefused(stranger.done({ epoch: 1 }));
   await isRefused(one.done({ epoch: 1 }));
-  await stranger.cancel();
+  await stranger.cancel({ epoch: 0 });
   await stranger.outcome({ epoch: 1 });
   assertEquals((await one.confirm({ epoch: 1 })).state, "given");
   await isRefused(stranger.done({ epoch: 1 }));
-  await stranger.cancel();
+  await stranger.cancel({ epoch: 0 });
   assertEquals(core.stage, "given");
   assertEquals((await one.done({ epoch: 1 })).state, "released");
 });

@@ -36,7 +36,7 @@ openLibc();
 const CHUNK = 64 << 10, SIZE = 128 * CHUNK, MIB = 1 << 20;
 
 const WAIT: FinalizeOptions = {
-  ...{ maxDowntime: 1000, maxTime: 60_000, offerMs: 10_000, strategy: "wait" },
+  ...{ maxDowntime: 1000, maxTime: 60_000, offerMs: 10_000, confirm: "after", strategy: "wait" },
 };
 /** Hands over at once, whatever is missing. */
 const FORCE: FinalizeOptions = { ...WAIT, maxTime: 0, strategy: "force" };

@@ -16,7 +16,7 @@ openLibc();
 const CHUNK = 64 << 10, SIZE = 32 * CHUNK;
 
 const WAIT: FinalizeOptions = {
-  ...{ maxDowntime: 1000, maxTime: 60_000, offerMs: 10_000, strategy: "wait" },
+  ...{ maxDowntime: 1000, maxTime: 60_000, offerMs: 10_000, confirm: "after", strategy: "wait" },
 };
 /** So long waiting is watched, in ms. */
 const WATCHED_MS = 300;
@@ -67,6 +67,7 @@ Deno.test("closing a leecher ends its takeover, and the program goes on", async 
   const taken = assertRejects(() => target.core.finalize(WAIT), TelemapError);
   await inTime(moving.whenAsked("suspend"));
   const closing = target[Symbol.asyncDispose]();
+  await inTime(moving.whenAsked("cancel"));
   suspended.resolve();
   await inTime(Promise.all([closing, taken, resumed.promise]));
   assertEquals(moving.seeder.stage === "given", false);

@@ -213,7 +213,10 @@ class HandoverModel {
     if (state.at === "following" && isUp(world.source)) {
       const from = withTarget(world, at, { ...one, track: world.process });
       for (let epoch = state.epoch + 1; epoch <= bounds.epochs; epoch++) {
-        put(`begins ${epoch}`, { type: "begin", epoch }, false, from);
+        for (const ahead of [false, true]) {
+          const label = `begins ${epoch}${ahead ? ", confirming ahead" : ""}`;
+          put(label, { type: "begin", epoch, ahead }, false, from);
+        }
       }
     }
     const [write, ...writes] = one.writes;
@@ -266,9 +269,7 @@ class HandoverModel {
     if (type === "suspend" && this.#rules.checksTrackId && request.track !== world.process) {
       return this.#send(world, refusalOf(request));
     }
-    const leech = leechOf(at);
-    const event = type === "cancel" ? { type, leech } : { type, offer: { leech, epoch } };
-    return this.#putSource(world, event, request);
+    return this.#putSource(world, { type, offer: { leech: leechOf(at), epoch } }, request);
   }
 
   #toTarget(world: World, answer: Answer): World {

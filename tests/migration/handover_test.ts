@@ -35,17 +35,23 @@ const SMALL: Bounds = {
 const RESTARTS: Bounds = { ...SMALL, restarts: 1 };
 const TWO_EPOCHS: Bounds = { ...SMALL, epochs: 2 };
 const TWO_TARGETS: Bounds = { ...SMALL, targets: 2, targetsCrash: false, inFlight: 1 };
+const ONE_TARGET: Bounds = { ...SMALL, epochs: 2, restarts: 1, promotes: true };
 const SEARCHED: Record<string, Bounds> = {
-  "one leecher": { ...SMALL, epochs: 2, restarts: 1, promotes: true },
+  "one leecher": ONE_TARGET,
   "two leechers": TWO_TARGETS,
 };
+// These take a minute.
+if (Deno.env.has("TELEMAP_DEEP_SEARCH")) {
+  SEARCHED["one leecher, of whose messages three are under way"] = { ...ONE_TARGET, inFlight: 3 };
+  SEARCHED["two leechers, of whose messages two are under way"] = { ...TWO_TARGETS, inFlight: 2 };
+}
 
 for (const [name, bounds] of Object.entries(SEARCHED)) {
   Deno.test(`${name}: no world has two writers, and each has a way out`, () => {
     const { worlds, moves, settled, fault } = search(handoverModel(RULES, bounds));
     console.log(`${name}: ${worlds} worlds, ${moves} moves, ${settled} worlds settled`);
     assertEquals(fault, undefined);
-    assert(worlds > 30_000 && settled > 1000);
+    assert(worlds > 25_000 && settled > 900);
   });
 }
 
@@ -79,7 +85,7 @@ const BROKEN_SOURCES: Broken[] = [
       if (type !== "confirm" || state.at !== "offered") return;
       return { state: { ...state, at: "given" }, actions: [{ record: "given" }, "answer"] };
     }),
-    finds: "takes what it did not receive",
+    finds: "the source has no record of it",
   },
   {
     breaks: "takes back when the record failed",
@@ -147,15 +153,6 @@ const BROKEN_SOURCES: Broken[] = [
     finds: "takes what it did not receive",
   },
   {
-    breaks: "confirms whatever is offered",
-    rules: sourceThat((state, event) => {
-      if (event.type !== "confirm" || state.at !== "offered") return;
-      return stepSource(state, { ...event, offer: state.offer });
-    }),
-    bounds: TWO_EPOCHS,
-    finds: "there is no way out",
-  },
-  {
     breaks: "confirms to another leecher",
     rules: sourceThat((state, event) => {
       if (event.type !== "confirm" || state.at !== "offered") return;
@@ -170,10 +167,13 @@ const BROKEN_SOURCES: Broken[] = [
     finds: "the source writes again after it gave",
   },
   {
-    breaks: "waits for a confirmation for ever",
-    rules: sourceThat((state, { type }) => {
-      return type === "deadline" ? { state, actions: [] } : undefined;
+    breaks: "gives an epoch that was cancelled before it came",
+    rules: sourceThat((state, event) => {
+      return event.type === "cancel" && state.at === "serving"
+        ? { state, actions: ["answer"] }
+        : undefined;
     }),
+    bounds: { ...SMALL, inFlight: 3 },
     finds: "there is no way out",
   },
 ];
@@ -208,7 +208,9 @@ const BROKEN_TARGETS: Broken[] = [
     breaks: "asks for the suspension before its record is there",
     rules: targetThat((state, { type }) => {
       if (type !== "begin" || state.at !== "following") return;
-      return { state: { at: "asking", epoch: state.epoch + 1 }, actions: [{ ask: "suspend" }] };
+      const { epoch } = state;
+      const asking: TargetState = { at: "asking", epoch: epoch + 1, ahead: false, given: false };
+      return { state: asking, actions: [{ ask: "suspend" }] };
     }),
     finds: "there is no way out",
   },

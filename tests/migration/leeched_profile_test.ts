@@ -10,7 +10,13 @@ import { MovingRegion } from "../defects/moving_region.ts";
 openLibc();
 
 const CHUNK = 65_536, SIZE = 256 * CHUNK;
-const GOAL = { maxDowntime: 1000, maxTime: 60_000, offerMs: 10_000, strategy: "wait" } as const;
+const GOAL = {
+  maxDowntime: 1000,
+  maxTime: 60_000,
+  offerMs: 10_000,
+  confirm: "after",
+  strategy: "wait",
+} as const;
 
 /** Moves a region, reads these chunks at its destination, and answers what its source was read for. */
 async function move(profile: string, chunks: readonly number[]): Promise<string[]> {

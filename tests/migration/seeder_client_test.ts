@@ -50,7 +50,7 @@ function calls(seeder: SeederClient): Record<SeederRequest["type"], () => Promis
     confirm: () => seeder.confirm({ epoch: 5 }),
     outcome: () => seeder.outcome({ epoch: 5 }),
     done: () => seeder.done({ epoch: 5 }),
-    cancel: () => seeder.cancel(),
+    cancel: () => seeder.cancel({ epoch: 5 }),
     throttle: () => seeder.throttle({ rate: 1 << 20, milliseconds: 30_000 }),
     digests: () => seeder.digests({ chunk: 7, count: 2 }),
   };
@@ -90,7 +90,7 @@ Deno.test("every request arrives, and its reply comes back", () => {
       { type: "confirm", leech: LEECH, epoch: 5 },
       { type: "outcome", leech: LEECH, epoch: 5 },
       { type: "done", leech: LEECH, epoch: 5 },
-      { type: "cancel", leech: LEECH },
+      { type: "cancel", leech: LEECH, epoch: 5 },
       { type: "throttle", leech: LEECH, rate: 1 << 20, milliseconds: 30_000 },
       { type: "digests", leech: LEECH, chunk: 7, count: 2 },
     ]);
@@ -143,7 +143,7 @@ Deno.test("a reply that is no message of a migration is a ProtocolError", async 
   await using server = TestWireServer.start({ backend, control });
   await using region = await connectTelemap(server.url, { log: () => {} });
   const seeder = new SeederClient(region, LEECH);
-  await assertRejects(() => seeder.cancel(), ProtocolError, "version");
+  await assertRejects(() => seeder.cancel({ epoch: 5 }), ProtocolError, "version");
 });
 
 Deno.test("a call is given up by its signal", async () => {

@@ -100,22 +100,37 @@ class Copy implements TargetCopy {
 
 const following = { state: { at: "following", epoch: 0 }, actions: [] } as const;
 
-async function begin(driver: TargetDriver, client: SeederClient, offerMs = 5000): Promise<void> {
+async function begin(
+  driver: TargetDriver,
+  client: SeederClient,
+  { offerMs = 5000, ahead = false } = {},
+): Promise<void> {
   const { trackId, generation, epoch } = await client.track({ chunkSize: CHUNK });
   const next = Math.max(epoch, driver.state.epoch) + 1;
-  await driver.begin({ epoch: next, trackId, generation, offerMs });
+  await driver.begin({ epoch: next, trackId, generation, offerMs, ahead });
 }
 
-Deno.test("a region is taken, recorded before and after, and let go", async () => {
-  const source = new Source(), client = connect(source, 1), copy = new Copy();
-  const driver = new TargetDriver(client, copy, following);
-  await begin(driver, client);
-  assertEquals([driver.owns, await source.mayWrite()], [true, false]);
-  await driver.whole();
-  assert(await driver.done(1000));
-  assertEquals(copy.told, ["confirming 1", "own 1", "taken 1", "owner 1"]);
-  assertEquals(source.core.stage, "released");
-});
+for (const ahead of [false, true]) {
+  const how = ahead ? "confirmed ahead" : "confirmed once all is here";
+  Deno.test(`a region is ${how}, recorded before and after, and let go`, async () => {
+    const source = new Source(), client = connect(source, 1), copy = new Copy();
+    copy.receiving = async () => {
+      await new Promise((resolve) => setTimeout(resolve));
+      copy.told.push(`received, ${source.core.stage}`);
+    };
+    const driver = new TargetDriver(client, copy, following);
+    await begin(driver, client, { ahead });
+    assertEquals([driver.owns, await source.mayWrite()], [true, false]);
+    await driver.whole();
+    assert(await driver.done(1000));
+    assertEquals(copy.told, [
+      "confirming 1",
+      `received, ${ahead ? "given" : "offered"}`,
+      ...["own 1", "taken 1", "owner 1"],
+    ]);
+    assertEquals(source.core.stage, "released");
+  });
+}
 
 Deno.test("whatever is lost on the way, one side has the region in the end, and knows", async () => {
   const first = Number(Deno.env.get("TELEMAP_SEED") ?? Math.floor(Math.random() * 2 ** 31));
@@ -149,7 +164,9 @@ Deno.test("whatever is lost on the way, one side has the region in the end, and 
     const begun = connect(source, 1);
     let told = "";
     for (let tries = 0; tries < 3 && !driver.owns; tries++) {
-      const taking = begin(driver, draw() < 0.9 ? begun : client, 200);
+      const taking = begin(driver, draw() < 0.9 ? begun : client, {
+        ...{ offerMs: 200, ahead: draw() < 0.5 },
+      });
       if (draw() < 0.2) void driver.cancel(1000);
       told += await taking.then(() => "taken ", (error: Error) => `${error.message} `);
       await driver.settled();
@@ -169,7 +186,7 @@ Deno.test("who comes after somebody else has the region is told so", async () =>
   const driver = new TargetDriver(other, copy, following);
   const { trackId, generation } = await other.track({ chunkSize: CHUNK });
   await begin(new TargetDriver(one, new Copy(), following), one);
-  const begun = driver.begin({ epoch: 5, trackId, generation, offerMs: 1000 });
+  const begun = driver.begin({ epoch: 5, trackId, generation, offerMs: 1000, ahead: false });
   await assertRejects(() => begun, FencedError, "somebody else");
   assertEquals([driver.state.at, copy.told.at(-1)], ["lost", "stop"]);
 });
@@ -193,15 +210,12 @@ Deno.test("after a restart in doubt only what the source says counts", async () 
 
 Deno.test("a source that is gone for good is not waited for where the user says so", async () => {
   const source = new Source();
-  let gone = false;
+  let calls = 0;
   const client = connect(source, 1, (call) => {
-    return gone ? Promise.reject(new ConnectionError("Nobody is there")) : call();
+    const isGone = calls++ > 1;
+    return isGone ? Promise.reject(new ConnectionError("Nobody is there")) : call();
   });
   const copy = new Copy();
-  copy.receiving = () => {
-    gone = true;
-    return Promise.resolve();
-  };
   const driver = new TargetDriver(client, copy, following);
   const taking = begin(driver, client);
   while (driver.state.at !== "confirming") await new Promise((resolve) => setTimeout(resolve, 1));
