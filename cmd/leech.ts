@@ -4,10 +4,12 @@
  * @module
  */
 import { parseDuration } from "../lib/backend/duration.ts";
+import { pauseFor } from "../lib/chunk/pause.ts";
 import {
   formatSize,
   Leecher,
   leechGroup,
+  type Leeching,
   type MigrationMetrics,
   type Missing,
   type Mount,
@@ -19,6 +21,9 @@ import { firstGone, type Mounted, mountFields, mountWords, oneMount, pathsOf } f
 import { Promotions, standBy } from "./standby.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken, TOKEN_OPTION } from "./token.ts";
+
+/** What a timer can wait for, in ms. */
+const TIMER_MOST_MS = 2 ** 31 - 1;
 
 /** See the module. */
 export const leech: Command = defineCommand({
@@ -125,8 +130,8 @@ export const leech: Command = defineCommand({
     let lost: Error | undefined;
     let mounted: Mounted | undefined, missing: Missing | undefined;
     /** Takes over; a standby whose source does not let go stays one. */
-    const takeOver = async (): Promise<Mounted> => {
-      if (promotions === undefined) return mountedOf(await leecher.finalize(goal));
+    const takeOver = async (maxTime: number): Promise<Mounted> => {
+      if (promotions === undefined) return mountedOf(await leecher.finalize({ ...goal, maxTime }));
       for (;;) {
         const { sourceIsDead } = await standBy(leecher, interval!, promotions, (metrics) => {
           say("lag", metrics, lagOf(metrics));
@@ -142,11 +147,17 @@ export const leech: Command = defineCommand({
       }
     };
     try {
-      const copied = await Promise.race([leecher.copied().then(() => true), stopped]);
-      if (copied !== undefined) {
-        const metrics = await leecher.progress();
-        say("progress", metrics, `Copied ${formatSize(metrics.size)}; following`);
-        mounted = await Promise.race([takeOver(), stopped]);
+      // Who forces does not wait for all of it; a standby is promoted at some later time.
+      const isForced = strategy === "force" && promotions === undefined;
+      const late = isForced ? goal.maxTime : Infinity, start = performance.now();
+      const isCopied = await Promise.race([isCopiedWithin(leecher, late), stopped]);
+      if (isCopied !== undefined) {
+        if (isCopied) {
+          const metrics = await leecher.progress();
+          say("progress", metrics, `Copied ${formatSize(metrics.size)}; following`);
+        }
+        const maxTime = isForced ? Math.max(start + late - performance.now(), 0) : goal.maxTime;
+        mounted = await Promise.race([takeOver(maxTime), stopped]);
       }
       if (mounted !== undefined) {
         const metrics = await leecher.progress();
@@ -174,6 +185,18 @@ export const leech: Command = defineCommand({
     if (json) console.log(JSON.stringify({ event: "closed" }));
   },
 });
+
+/** Answers whether all was copied once within so many ms, as soon as that is known. */
+async function isCopiedWithin(leecher: Leeching<unknown>, milliseconds: number): Promise<boolean> {
+  const copied = leecher.copied().then(() => true);
+  if (milliseconds > TIMER_MOST_MS) return await copied;
+  const over = new AbortController();
+  try {
+    return await Promise.race([copied, pauseFor(milliseconds, over.signal).then(() => false)]);
+  } finally {
+    over.abort();
+  }
+}
 
 /** One region or a group, as what is told of it takes it. */
 function mountedOf(taken: Mount | Mounted): Mounted {

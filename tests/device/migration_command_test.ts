@@ -2,9 +2,10 @@
  * `telemap seed` and `telemap leech`: a file system with a database in use moves from one process to
  * another, and either side may be killed on the way.
  */
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
 import { boundFile } from "../../lib/device/loop.ts";
+import { pattern } from "../backend_model.ts";
 import { requires, withReason } from "../requires.ts";
 import { nextOf, telemap, TelemapProcess } from "../telemap_process.ts";
 import { shell, temporaryDirectory, until } from "./command.ts";
@@ -81,6 +82,28 @@ test("a leecher that is killed while the program is suspended costs no more than
   await using leecher = leech(ready["url"], `file:${directory}/copy2`, "--device", "fuse");
   const { path } = await nextOf(leecher, "ready");
   assertStringIncludes(await Deno.readTextFile(`${path}`), "still here");
+});
+
+test("a forced takeover does not wait until all is copied, and the rest follows", async (directory) => {
+  const size = 8 << 20, content = pattern(size, 5);
+  await Deno.writeFile(`${directory}/region`, content);
+  await using seeder = seed(`delay:file:${directory}/region#rate=4MB/s`, "--device", "fuse");
+  const { url } = await seeder.next();
+  await using leecher = leech(
+    ...[url, `file:${directory}/copy`, "--device", "fuse"] as const,
+    ...["--strategy", "force", "--max-time", "0"],
+  );
+  // Nothing is told before: neither was all copied, nor was there a round.
+  const ready = await leecher.next();
+  assertEquals([ready["event"], ready["rounds"]], ["ready", 0]);
+  assert(Number(ready["localBytes"]) < size / 2, `${ready["localBytes"]} bytes are here`);
+  // At the end, which is missing for longest, and the program may write at once.
+  await shell(`printf 'written here' | dd of=${ready["path"]} conv=notrunc status=none`);
+  const found = await Deno.readFile(`${ready["path"]}`);
+  content.set(new TextEncoder().encode("written here"));
+  assertEquals(found.length === size && found.every((byte, at) => byte === content[at]), true);
+  await nextOf(leecher, "complete");
+  assertEquals((await seeder.end()).code, 0);
 });
 
 test("two block devices move together, and a file system on one of them", async (directory) => {
