@@ -49,6 +49,7 @@ Deno.test("bash completes the options of a command", async () => {
     "--help",
   ]);
   assertEquals(await complete("telemap mount --dev"), ["--device"]);
+  assertEquals(await complete("telemap leech telemap://there --s"), ["--suspend", "--strategy"]);
 });
 
 Deno.test("bash completes the values of options", async () => {

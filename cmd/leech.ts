@@ -16,11 +16,12 @@ import {
   UsageError,
 } from "../mod.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
+import { CHAIN_OPTIONS, chainOf, NextSeeder } from "./chain.ts";
 import { closeOnceFree } from "./close_mount.ts";
 import { firstGone, type Mounted, mountFields, mountWords, oneMount, pathsOf } from "./mounted.ts";
 import { Promotions, standBy } from "./standby.ts";
 import { StopSignals } from "./stop_signals.ts";
-import { readToken, TOKEN_OPTION } from "./token.ts";
+import { readToken } from "./token.ts";
 
 /** What a timer can wait for, in ms. */
 const TIMER_MOST_MS = 2 ** 31 - 1;
@@ -37,13 +38,17 @@ export const leech: Command = defineCommand({
     "slows what is written there by the device until it can be copied.\n" +
     "With --follow it stays a warm standby, which keeps up with its source until telemap migrate " +
     "promote has it take over.\n" +
+    "With --listen others may take the region over in turn, once all of it is here, while it stays " +
+    "in use on the same device; --suspend and --resume are run as by telemap seed, and this ends " +
+    "when they have everything.\n" +
     "It stays mounted until SIGINT or SIGTERM. With --json it prints one line for each event: " +
-    "progress, lag, ready, complete and closed.",
+    "progress, lag, ready, complete, seeding, stage and closed.",
   operands: [{ name: "URL", help: "address of the seeder", value: "url" }],
   options: {
     group: { help: "take over the parts of a group, each as a device" },
     accept: { help: "listen at URL, and wait for the seeder to dial" },
-    insecure: { help: "listen beyond this host although anyone may be the seeder" },
+    ...CHAIN_OPTIONS,
+    insecure: { help: "listen beyond this host although anyone may connect" },
     cache: {
       help: "where the region comes to lie: file:/path or dir:/path",
       value: "url",
@@ -89,13 +94,22 @@ export const leech: Command = defineCommand({
       value: "text",
       label: "TIME",
     },
-    "token-file": TOKEN_OPTION,
+    "token-file": {
+      help: "file with the token of the seeder, and for others",
+      value: "path",
+      label: "FILE",
+    },
     json: JSON_OPTION,
   },
   examples: [
     {
       call: "telemap leech telemap://server:4100 --cache file:/srv/disk.img --device loop",
       does: "the region of a telemap seed on another host",
+    },
+    {
+      call: "telemap leech telemap://server:4100 --cache file:/srv/disk.img " +
+        "--listen telemap://[::1]:4100",
+      does: "the same, and from here it may move on",
     },
   ],
   async run([source], options) {
@@ -121,12 +135,17 @@ export const leech: Command = defineCommand({
       ...(token !== undefined && { token }),
       ...(options.profile !== undefined && { profile: options.profile }),
     };
+    const chain = chainOf(options, token);
     const leecher = options.group
       ? await leechGroup(how)
       : await Leecher.open({ ...how, ...(at !== undefined && { at }) });
+    const next = chain && new NextSeeder(leecher.seed(chain));
     const say = (event: string, metrics: MigrationMetrics, line: string) =>
       console.log(json ? JSON.stringify({ event, ...metrics }) : line);
-    const stopped = stop.received.then(() => undefined);
+    const stopped = Promise.race([
+      stop.received.then(() => undefined),
+      ...(next === undefined ? [] : [next.failed]),
+    ]);
     let lost: Error | undefined;
     let mounted: Mounted | undefined, missing: Missing | undefined;
     /** Takes over; a standby whose source does not let go stays one. */
@@ -145,6 +164,17 @@ export const leech: Command = defineCommand({
           console.error(`telemap: ${(error as Error).message}`);
         }
       }
+    };
+    /** After the takeover: answers when this side is needed no more. */
+    const goOn = async (): Promise<undefined> => {
+      await leecher.completed();
+      say("complete", await leecher.progress(), "Everything is here; the source is needed no more");
+      if (next === undefined) return await stopped;
+      const { url, released } = await next.ready;
+      console.log(
+        json ? JSON.stringify({ event: "seeding", url }) : `Others may take it over at ${url}`,
+      );
+      await released;
     };
     try {
       // Who forces does not wait for all of it; a standby is promoted at some later time.
@@ -168,17 +198,11 @@ export const leech: Command = defineCommand({
               missing === undefined ? summaryOf(metrics) : missingOf(missing)
             }`,
         );
-        const completed = leecher.completed().then(async () => {
-          const metrics = await leecher.progress();
-          say("complete", metrics, "Everything is here; the source is needed no more");
-          return await stopped;
-        });
-        lost = await Promise.race([completed, stopped, firstGone(mounted)]);
+        lost = await Promise.race([goOn(), stopped, firstGone(mounted)]);
       }
     } finally {
-      await (mounted === undefined
-        ? leecher.close()
-        : closeOnceFree(pathsOf(mounted), () => leecher.close()))
+      const close = () => next === undefined ? leecher.close() : next.close(leecher);
+      await (mounted === undefined ? close() : closeOnceFree(pathsOf(mounted), close))
         .catch((error) => lost ??= error);
     }
     if (lost !== undefined) throw lost;

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { Seeder, type SeederStage, seedGroup, UsageError } from "../mod.ts";
+import { Seeder, seedGroup, UsageError } from "../mod.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { closeOnceFree } from "./close_mount.ts";
 import { firstGone, mountFields, mountWords, oneMount, parsePart, pathsOf } from "./mounted.ts";
-import { runShell } from "./shell.ts";
+import { HOOK_OPTIONS, seedingHooks } from "./seeding_hooks.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken } from "./token.ts";
 
@@ -57,8 +57,7 @@ export const seed: Command = defineCommand({
       label: "SIZE",
       default: "64KiB",
     },
-    suspend: { help: "shell command that stops what writes", value: "text", label: "CMD" },
-    resume: { help: "shell command that lets it go on", value: "text", label: "CMD" },
+    ...HOOK_OPTIONS,
     "token-file": {
       help: "file with the token that leechers must show",
       value: "path",
@@ -82,23 +81,16 @@ export const seed: Command = defineCommand({
   async run([backend], options) {
     using stop = new StopSignals();
     const token = await readToken(options["token-file"]);
-    const { json, suspend, resume, at } = options;
+    const { json, at } = options;
     const parts = options.group.map(parsePart);
     checkOne(backend, parts.length > 0, at);
-    const tell = (stage: SeederStage) => {
-      console.log(json ? JSON.stringify({ event: "stage", stage }) : SAID[stage]);
-    };
     const form = { device: options.device, as: "path" } as const;
     const how = {
       ...(options.listen.length > 0 && { listen: options.listen }),
       ...(options.dial !== undefined && { dial: options.dial }),
       ...{ chunkSize: options.chunk, insecure: options.insecure },
       ...(token !== undefined && { token }),
-      hooks: {
-        onSuspend: () => runShell(suspend, "--suspend"),
-        onResume: () => runShell(resume, "--resume"),
-        onStage: tell,
-      },
+      hooks: seedingHooks(options),
     };
     const seeder = backend === undefined
       ? await seedGroup({ ...how, parts: parts.map((part) => ({ ...part, ...form })) })
@@ -140,11 +132,3 @@ function checkOne(backend: string | undefined, isGroup: boolean, at: string | un
     });
   }
 }
-
-const SAID: Record<SeederStage, string> = {
-  serving: "The region is here, and can be written",
-  suspending: "Somebody takes the region over: suspending",
-  offered: "The region is offered, and stands still",
-  given: "The region was given away: writes fail here from now on",
-  released: "Whoever has the region now needs this side no more",
-};

@@ -36,7 +36,7 @@ export class LeechedGroup extends Leeching<ReadonlyMap<string, Mount>> {
     this.#mounts = mounts;
   }
 
-  /** Lets others take the group over in turn, from the same devices. */
+  /** Lets others take the group over in turn, from the same devices; as `Leecher.seed`. */
   async seed(options: ChainOptions): Promise<SeededGroup> {
     return new SeededGroup(await this.seedOn(options), this.#mounts);
   }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { UsageError } from "../backend/errors.ts";
+import { ClosedError, UsageError } from "../backend/errors.ts";
 import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
 import { isMapped } from "../device/attach.ts";
 import { BackendHost } from "../host/host.ts";
@@ -74,6 +74,8 @@ export interface ChainOptions {
   listen: string | URL | readonly (string | URL)[];
   /** What they must show. */
   token?: string;
+  /** Listen beyond this host although whoever gets there may take the region. */
+  insecure?: boolean;
   /** What is called on the way. */
   hooks?: SeederHooks;
 }
@@ -103,6 +105,7 @@ export abstract class Leeching<T> implements AsyncDisposable {
   readonly #mounted: T;
   readonly #mounts: Mounted;
   #finalized = false;
+  readonly #taken = Promise.withResolvers<void>();
   readonly #closing = new Closing(() => this.#close());
 
   /** Over what a host begins to copy; both of the others are what is mounted of it. */
@@ -110,6 +113,7 @@ export abstract class Leeching<T> implements AsyncDisposable {
     this.#host = host;
     this.#mounted = mounted;
     this.#mounts = mounts;
+    this.#taken.promise.catch(() => {});
   }
 
   /** How far it is. */
@@ -139,7 +143,7 @@ export abstract class Leeching<T> implements AsyncDisposable {
    */
   async promoteAsSourceIsDead(): Promise<{ mount: T; missing: Missing }> {
     const missing = await this.#host.promote();
-    this.#finalized = true;
+    this.#own();
     return { mount: this.#mounted, missing };
   }
 
@@ -158,8 +162,13 @@ export abstract class Leeching<T> implements AsyncDisposable {
       confirm: options.confirm ?? "auto",
       offerMs: options.suspendMs ?? SUSPEND_MS,
     });
-    this.#finalized = true;
+    this.#own();
     return this.#mounted;
+  }
+
+  #own(): void {
+    this.#finalized = true;
+    this.#taken.resolve();
   }
 
   /** After {@linkcode finalize}: answers when everything is here, compared, and the source let go. */
@@ -168,14 +177,19 @@ export abstract class Leeching<T> implements AsyncDisposable {
   }
 
   /**
-   * Lets others take the region over in turn.
+   * Lets others take the region over in turn, once it is here.
    *
    * @ignore
    */
-  protected async seedOn({ listen, token, hooks = {} }: ChainOptions): Promise<SeedingState> {
-    await this.completed();
-    const places = openPlaces(listen, token === undefined ? {} : { token });
+  protected async seedOn(options: ChainOptions): Promise<SeedingState> {
+    const { listen, token, insecure, hooks = {} } = options;
+    const places = openPlaces(listen, {
+      ...(token !== undefined && { token }),
+      ...(insecure !== undefined && { insecure }),
+    });
     try {
+      await this.#taken.promise;
+      await this.completed();
       return await beginSeeding(this.#host, this.#mounts, places, hooks);
     } catch (error) {
       places.close();
@@ -197,6 +211,7 @@ export abstract class Leeching<T> implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    this.#taken.reject(new ClosedError("Cannot offer a region that was not taken over"));
     if (!this.#finalized) await this.#host.abandon();
     await this.#mounts.close();
   }
@@ -223,7 +238,14 @@ export class Leecher extends Leeching<Mount> {
     this.#mount = mount;
   }
 
-  /** Lets others take the region over in turn, from the same device. */
+  /**
+   * Lets others take the region over in turn, from the same device. It listens at once, and answers when
+   * all of the region is here; it may be called before {@linkcode Leecher.finalize}.
+   *
+   * @throws {UsageError} for an address that cannot be.
+   * @throws {SystemError} where listening fails (EADDRINUSE, EACCES, …).
+   * @throws {ClosedError} this was closed before it took the region over.
+   */
   async seed(options: ChainOptions): Promise<Seeder> {
     return new Seeder(await this.seedOn(options), this.#mount);
   }
