@@ -4,13 +4,12 @@
  *
  * @module
  */
-import { readdirSync, statSync } from "node:fs";
 import type { Awaitable, Backend, Extent, ZeroOptions } from "../backend/backend.ts";
 import { settleAll } from "../backend/settle.ts";
-import { ClosedError, TelemapError, UsageError } from "../backend/errors.ts";
-import { HandoverFile, readHandover } from "../backend/handover_file.ts";
+import { ClosedError, ProtocolError, UsageError } from "../backend/errors.ts";
+import { HandoverFile } from "../backend/handover_file.ts";
 import type { HandoverBook } from "../backend/handover_group.ts";
-import { type HandoverRecord, NOBODY, UNRECORDED } from "../backend/handover_record.ts";
+import { NOBODY, UNRECORDED } from "../backend/handover_record.ts";
 import { MemoryBackend } from "../backend/memory.ts";
 import { KeptProfile } from "../chunk/kept_profile.ts";
 import { openJournal } from "../chunk/journal_file.ts";
@@ -28,7 +27,8 @@ import { sourceAfterRestart } from "../migration/source_handover.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
 import { openHandoverTarget } from "./copy_target.ts";
 import { partsOf } from "./group_backend.ts";
-import { type HandoverPlace, handoverPlace, lockBefore } from "./handover_place.ts";
+import { lockBefore } from "./handover_place.ts";
+import { checkUnchanged, leechPlace, leechRecord } from "./leech_place.ts";
 
 /** How a region is seeded; structured-cloneable. */
 export interface SeedOptions {
@@ -193,11 +193,11 @@ export async function openLeeched(
   cacheUrl: string,
   options: LeechOptions,
 ): Promise<MigratingBackend> {
-  const place = placeOf(cacheUrl);
+  const place = leechPlace(cacheUrl);
   let handover = place && lockBefore(place);
   let local: Backend | undefined;
   try {
-    const found = recordOf(cacheUrl, place);
+    const found = leechRecord(cacheUrl, place);
     const leech = found.leech === NOBODY ? options.leech : Uint8Array.fromHex(found.leech);
     const client = new SeederClient(remote, leech);
     const { state, epoch } = found;
@@ -207,6 +207,7 @@ export async function openLeeched(
     })!;
     const tracked = await client.track({ chunkSize: options.chunkSize });
     const { size, chunkSize } = tracked;
+    checkSize(size, remote.size, options.peer);
     const parts = options.group ? await partsOf(remote) : undefined;
     const peer = options.peer, id = leech.toHex();
     // One that is in doubt stays so on disk, until the source tells.
@@ -257,32 +258,11 @@ export async function openLeeched(
   }
 }
 
-/** Where the record of the place that a region comes to lies; undefined for one in memory. */
-function placeOf(cacheUrl: string): HandoverPlace | undefined {
-  return /^memory:/i.test(cacheUrl) ? undefined : handoverPlace(cacheUrl);
-}
-
-/** The record of the place that a region comes to. Throws where something else is there. */
-function recordOf(cacheUrl: string, place: HandoverPlace | undefined): HandoverRecord {
-  if (place === undefined) return UNRECORDED;
-  const record = readHandover(place.path);
-  const isNew = record.time === 0 && !isThere(place.region);
-  if (isNew || ["receiving", "confirming", "taken"].includes(record.state)) return record;
-  throw new UsageError(`Cannot bring a region to ${cacheUrl}, where there is something else`, {
-    hint: "name a place where there is nothing",
-  });
-}
-
-/** Throws where somebody was there between the first look at a record and its lock. */
-function checkUnchanged(handover: HandoverFile, found: HandoverRecord, cacheUrl: string): void {
-  const { state, epoch, time } = handover.record;
-  if (state === found.state && epoch === found.epoch && time === found.time) return;
-  throw new TelemapError("EBUSY", `Cannot bring a region to ${cacheUrl}: EBUSY`, {
-    hint: "another process was there meanwhile: look at it with telemap migrate status",
-  });
-}
-
-function isThere(path: string): boolean {
-  const found = statSync(path, { throwIfNoEntry: false });
-  return found !== undefined && !(found.isDirectory() && readdirSync(path).length === 0);
+/** Throws where the source tracks another region than it serves: bytes of the two must not be mixed. */
+function checkSize(tracked: number, served: number, peer: string): void {
+  if (tracked === served) return;
+  throw new ProtocolError(
+    `Cannot bring a region of ${tracked} bytes here that ${peer} serves as one of ${served}`,
+    { hint: "both sides need the same telemap: see telemap version on each" },
+  );
 }
