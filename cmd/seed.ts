@@ -20,18 +20,24 @@ export const seed: Command = defineCommand({
     "writes and to unmount or freeze a file system on the device, and from the answer on writes " +
     "fail here. Where the leecher is lost before, --resume is run, and all goes on as before.\n" +
     "With --group several regions move together, with one consistent cut: each appears by itself, " +
-    "and telemap leech --group takes all of them over.\n" +
+    "and telemap leech --group takes all of them over. A group that came here by that is seeded by " +
+    "the region where it lies, and the names of its parts.\n" +
     "It ends when the leecher has everything, or on SIGINT or SIGTERM. With --json it prints one " +
     'line for each event, first\n{"event":"ready","url":"telemap://127.0.0.1:4100",' +
     '"device":"loop","path":"/dev/loop3",…}',
   operands: [
-    { name: "BACKEND", help: "URL of the region; none with --group", value: "url", optional: true },
+    {
+      name: "BACKEND",
+      help: "URL of the region, or where a group lies",
+      value: "url",
+      optional: true,
+    },
   ],
   options: {
     group: {
-      help: "a part of a group, by a name and its URL",
+      help: "a part of a group, by its URL, or of BACKEND",
       value: "text",
-      label: "NAME=BACKEND",
+      label: "NAME[=BACKEND]",
       many: true,
     },
     listen: {
@@ -77,12 +83,16 @@ export const seed: Command = defineCommand({
         "--listen telemap://127.0.0.1:0",
       does: "two block devices that move together",
     },
+    {
+      call: "telemap seed file:/srv/vm --group a --group b --listen telemap://127.0.0.1:0",
+      does: "the same again where telemap leech --group has brought them",
+    },
   ],
   async run([backend], options) {
     using stop = new StopSignals();
     const token = await readToken(options["token-file"]);
     const { json, at } = options;
-    const parts = options.group.map(parsePart);
+    const parts = readParts(backend, options.group);
     checkOne(backend, parts.length > 0, at);
     const form = { device: options.device, as: "path" } as const;
     const how = {
@@ -92,9 +102,13 @@ export const seed: Command = defineCommand({
       ...(token !== undefined && { token }),
       hooks: seedingHooks(options),
     };
-    const seeder = backend === undefined
-      ? await seedGroup({ ...how, parts: parts.map((part) => ({ ...part, ...form })) })
-      : await Seeder.open({ ...how, ...form, backend, ...(at !== undefined && { at }) });
+    const seeder = parts.length > 0
+      ? await seedGroup({
+        ...how,
+        ...(backend !== undefined && { region: backend }),
+        parts: parts.map((part) => ({ ...part, ...form })),
+      })
+      : await Seeder.open({ ...how, ...form, backend: backend!, ...(at !== undefined && { at }) });
     const mounted = seeder instanceof Seeder ? oneMount(seeder.mount) : seeder.mounts;
     let lost: Error | undefined;
     try {
@@ -120,12 +134,21 @@ export const seed: Command = defineCommand({
   },
 });
 
+/** The parts that `--group` names: those of a region by their names, all others with their URLs. */
+function readParts(
+  region: string | undefined,
+  texts: readonly string[],
+): { name: string; backend?: string }[] {
+  if (region === undefined) return texts.map(parsePart);
+  if (!texts.some((text) => text.includes("="))) return texts.map((name) => ({ name }));
+  throw new UsageError("Cannot seed a region beside a group", {
+    hint: "give it as a part; or, where the group lies in it, its parts by their names alone",
+  });
+}
+
 /** Throws {@linkcode UsageError} unless there is either a region or a group. */
 function checkOne(backend: string | undefined, isGroup: boolean, at: string | undefined): void {
   if (backend === undefined && !isGroup) throw new UsageError("BACKEND or --group is missing");
-  if (backend !== undefined && isGroup) {
-    throw new UsageError("Cannot seed a region beside a group", { hint: "give it as a part" });
-  }
   if (isGroup && at !== undefined) {
     throw new UsageError("Cannot have several regions appear in one directory", {
       hint: "leave out --at",

@@ -45,6 +45,7 @@ export const URL_FORMS: readonly UrlForm[] = [
     form: "telemap+unix:///?socket=/PATH",
     help: "the same at a Unix socket",
   },
+  { start: "part:", form: "part:URL#NAME", help: "one part of a group that lies there" },
   {
     start: "delay:",
     form: "delay:URL#rtt=25ms&rate=1GB/s",

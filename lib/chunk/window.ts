@@ -19,20 +19,22 @@ export interface WindowRange {
   readonly offset: number;
   /** How long it is, over 0. */
   readonly size: number;
+  /** See {@linkcode Backend.regionId}; that of the whole backend unless told. */
+  readonly regionId?: Uint8Array;
 }
 
 /**
  * Shows a range of `backend`, which belongs to the answer and is closed with it. A flush is one of
- * the whole backend; so are its version and id.
+ * the whole backend; so is its version.
  *
  * @throws {UsageError} the range is empty, lies outside, or is not whole blocks.
  */
-export function windowOf(backend: Backend, { offset, size }: WindowRange): Backend {
+export function windowOf(backend: Backend, { offset, size, regionId }: WindowRange): Backend {
   const { blockSize } = backend;
   const lies = Number.isSafeInteger(offset) && Number.isSafeInteger(size) && offset >= 0 &&
     size > 0 && size <= backend.size - offset;
   if (lies && offset % blockSize === 0 && size % blockSize === 0) {
-    return new WindowStage(backend, offset, size);
+    return new WindowStage(backend, offset, size, regionId);
   }
   throw new UsageError(
     `Cannot show ${size} bytes at offset ${offset} of a region of ${backend.size} bytes`,
@@ -41,11 +43,13 @@ export function windowOf(backend: Backend, { offset, size }: WindowRange): Backe
 }
 
 class WindowStage extends Stage {
+  declare readonly regionId?: Uint8Array;
   readonly writesAtOnce?: boolean;
   readonly #offset: number;
 
-  constructor(backend: Backend, offset: number, size: number) {
+  constructor(backend: Backend, offset: number, size: number, regionId: Uint8Array | undefined) {
     super(backend, backend.blockSize, size);
+    if (regionId !== undefined) this.regionId = regionId;
     if (backend.writesAtOnce !== undefined) this.writesAtOnce = backend.writesAtOnce;
     this.#offset = offset;
   }

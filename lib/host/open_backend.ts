@@ -15,6 +15,7 @@ import { parseDelayOptions, splitDelayUrl } from "../chunk/delay_url.ts";
 import type { Reactor } from "../net/reactor.ts";
 import type { NamedBackend } from "./group_backend.ts";
 import { type HandoverPlace, handoverPlace, lockBefore } from "./handover_place.ts";
+import { splitPartUrl } from "./part_url.ts";
 import { PortBackend } from "./port.ts";
 import { regionId } from "./region_id.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
@@ -29,7 +30,7 @@ export interface OpenOptions {
 const FORMS = "known forms are memory:1GiB, pattern:1GiB?seed=7, file:/path?size=1GiB, " +
   "dir:/path?size=1GiB&chunk=1MiB, https://host/path, nbd://host/export, " +
   "nbd+unix:///export?socket=/path, telemap://host, telemap+unix:///?socket=/path, " +
-  "delay:URL#rtt=25ms&rate=1GB/s";
+  "part:URL#NAME, delay:URL#rtt=25ms&rate=1GB/s";
 
 /**
  * Opens the backend that a URL names, in this isolate.
@@ -66,6 +67,17 @@ async function openUrl(
       return delayBackend(backend, delay);
     } catch (error) {
       await backend.close();
+      throw error;
+    }
+  }
+  const part = splitPartUrl(text);
+  if (part !== undefined) {
+    const { partOf } = await import("./group_backend.ts");
+    const group = await openUrl(part.inner, options, reactor);
+    try {
+      return await partOf(group, part.name);
+    } catch (error) {
+      await group.close();
       throw error;
     }
   }
@@ -173,6 +185,12 @@ async function openRecorded(
   source: PortableSource,
   reactor: Reactor,
 ): Promise<{ backend: Backend; handover: HandoverFile | undefined }> {
+  // Who else has the group would not know that it was given away.
+  if (source.kind === "url" && splitPartUrl(source.url) !== undefined) {
+    throw new UsageError(`Cannot seed ${source.url} by itself`, {
+      hint: "seed all of its group: telemap seed URL --group NAME",
+    });
+  }
   const place = placeOf(source);
   let handover = place && lockBefore(place);
   let backend: Backend | undefined;

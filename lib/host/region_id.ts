@@ -8,6 +8,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { readKernelText } from "../../ffi/file.ts";
 import { parseLocalUrl } from "../backend/local_url.ts";
 import { splitDelayUrl } from "../chunk/delay_url.ts";
+import { splitPartUrl } from "./part_url.ts";
 import type { PortableSource } from "./source.ts";
 
 const ID_BYTES = 16;
@@ -21,6 +22,10 @@ export function regionId(source: PortableSource, version = ""): Uint8Array {
   const parts = partsOf(source);
   if (parts !== undefined) return joined(parts.map((part) => regionId(part)));
   const url = sourceUrl(source);
+  const part = url === undefined ? undefined : splitPartUrl(url);
+  if (part !== undefined) {
+    return partId(regionId({ kind: "url", url: part.inner }, version), part.name);
+  }
   const local = url === undefined ? undefined : parseLocalUrl(url);
   if (url === undefined || local?.scheme === "memory") return randomBytes(ID_BYTES);
   const hash = createHash("sha256");
@@ -48,11 +53,21 @@ export function instanceId(source: PortableSource): Uint8Array {
   const parts = partsOf(source);
   if (parts !== undefined) return joined(parts.map((part) => instanceId(part)));
   const url = sourceUrl(source);
+  const part = url === undefined ? undefined : splitPartUrl(url);
+  if (part !== undefined) return instanceId({ kind: "url", url: part.inner });
   const local = url === undefined ? undefined : parseLocalUrl(url);
   if (local === undefined || local.scheme === "memory") return randomBytes(ID_BYTES);
   const boot = readKernelText("/proc/sys/kernel/random/boot_id");
   // Hashed, as it goes to whoever connects.
   return createHash("sha256").update(`telemap ${boot}`).digest().subarray(0, ID_BYTES);
+}
+
+/** The id of a part of a group that has the other one. */
+export function partId(group: Uint8Array, name: string): Uint8Array {
+  return createHash("sha256").update(`part ${name} of `).update(group).digest().subarray(
+    0,
+    ID_BYTES,
+  );
 }
 
 /** What a group is made of; undefined for one region. */
