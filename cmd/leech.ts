@@ -156,7 +156,11 @@ export const leech: Command = defineCommand({
           say("lag", metrics, lagOf(metrics));
         });
         try {
-          if (!sourceIsDead) return mountedOf(await leecher.finalize(goal));
+          // The source may turn out to be dead while it is asked.
+          const taken = sourceIsDead
+            ? undefined
+            : await Promise.race([leecher.finalize(goal), promotions.sourceIsDead]);
+          if (taken !== undefined) return mountedOf(taken);
           const promoted = await leecher.promoteAsSourceIsDead();
           missing = promoted.missing;
           return mountedOf(promoted.mount);
@@ -177,10 +181,14 @@ export const leech: Command = defineCommand({
       await released;
     };
     try {
-      // Who forces does not wait for all of it; a standby is promoted at some later time.
+      // Who forces does not wait for all of it, nor does a standby that is promoted before.
       const isForced = strategy === "force" && promotions === undefined;
       const late = isForced ? goal.maxTime : Infinity, start = performance.now();
-      const isCopied = await Promise.race([isCopiedWithin(leecher, late), stopped]);
+      const isCopied = await Promise.race([
+        isCopiedWithin(leecher, late),
+        ...(promotions === undefined ? [] : [promotions.next().then(() => false)]),
+        stopped,
+      ]);
       if (isCopied !== undefined) {
         if (isCopied) {
           const metrics = await leecher.progress();

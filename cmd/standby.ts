@@ -18,24 +18,36 @@ export interface Promotion {
   readonly sourceIsDead: boolean;
 }
 
-/** Listens for promotions from its making on. */
+/** Listens for promotions from its making on; one that nobody waits for yet is kept. */
 export class Promotions implements Disposable {
+  /** Settles when it was told that the source is dead. */
+  readonly sourceIsDead: Promise<void>;
   #next = Promise.withResolvers<Promotion>();
-  readonly #handlers = SIGNALS.map(({ name, sourceIsDead }) => ({
-    name,
-    handler: () => {
-      this.#next.resolve({ sourceIsDead });
-      this.#next = Promise.withResolvers();
-    },
-  }));
+  readonly #handlers: readonly { name: Deno.Signal; handler: () => void }[];
 
   constructor() {
+    const dead = Promise.withResolvers<void>();
+    this.sourceIsDead = dead.promise;
+    this.#handlers = SIGNALS.map(({ name, sourceIsDead }) => ({
+      name,
+      handler: () => {
+        if (sourceIsDead) dead.resolve();
+        this.#next.resolve({ sourceIsDead });
+      },
+    }));
     for (const { name, handler } of this.#handlers) Deno.addSignalListener(name, handler);
   }
 
-  /** The next one. */
+  /** The next one, which stays that until it is taken. */
   next(): Promise<Promotion> {
     return this.#next.promise;
+  }
+
+  /** The next one, once. */
+  async take(): Promise<Promotion> {
+    const promotion = await this.#next.promise;
+    this.#next = Promise.withResolvers();
+    return promotion;
   }
 
   /** Listens no more. */
@@ -75,7 +87,7 @@ export async function standBy(
   promotions: Promotions,
   tell: (metrics: MigrationMetrics) => void,
 ): Promise<Promotion> {
-  const promoted = promotions.next();
+  const promoted = promotions.take();
   const failed = leecher.follow({ interval }).then(() => new Promise<never>(() => {}));
   failed.catch(() => {});
   const timer = setInterval(async () => {

@@ -3,9 +3,10 @@
  * over from one that lives, which is fenced, or from one that is dead.
  */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { statSync } from "node:fs";
 import { requires, withReason } from "../requires.ts";
 import { type Event, telemap, TelemapProcess } from "../telemap_process.ts";
-import { temporaryDirectory } from "./command.ts";
+import { temporaryDirectory, until } from "./command.ts";
 
 const needs = requires("root", "/dev/fuse");
 const MIB = 1 << 20;
@@ -112,6 +113,68 @@ test("a standby whose source is dead becomes the region by the user's word alone
   assertEquals((await standby.end()).code, 0);
   const { out } = await telemap(["migrate", "status", copy, "--json"]);
   assertStringIncludes(out, '"verdict":"owned"');
+});
+
+/** A standby that copies for as long as a test may take, and its source. */
+async function withSlowPair(fn: (pair: Pair) => Promise<void>): Promise<void> {
+  using directory = temporaryDirectory();
+  const copy = `file:${directory.path}/copy`;
+  await Deno.writeFile(`${directory.path}/region`, new Uint8Array(16 * MIB).fill(1));
+  await using seeder = new TelemapProcess([
+    ...["seed", `delay:file:${directory.path}/region#rate=1MB/s`, "--device", "fuse"],
+    ...["--listen", "telemap://127.0.0.1:0", "--json"],
+  ]);
+  const { url, path } = await seeder.next();
+  await using standby = new TelemapProcess([
+    ...["leech", `${url}`, "--cache", copy, "--device", "fuse", "--json"],
+    ...["--follow", "50ms", "--strategy", "force", "--max-time", "0"],
+  ]);
+  const blocks = () => statSync(`${directory.path}/copy`, { throwIfNoEntry: false })?.blocks ?? 0;
+  await until(() => blocks() > 0, "the first bytes of the copy");
+  await fn({ seeder, standby, copy, path: `${path}` });
+}
+
+Deno.test({
+  name: withReason("a standby that has not copied all yet takes over when it is promoted", needs),
+  ignore: needs.ignore,
+  fn: () =>
+    withSlowPair(async ({ standby, copy }) => {
+      const promoted = await telemap(["migrate", "promote", copy, "--json"]);
+      assertEquals(promoted.code, 0, promoted.err);
+      assertStringIncludes(promoted.out, '"state":"taken"');
+      const ready = await standby.next();
+      assertEquals(ready["event"], "ready");
+      assert(Number(ready["localBytes"]) < 8 * MIB, `${ready["localBytes"]} bytes are here`);
+    }),
+});
+
+Deno.test({
+  name: withReason("a standby whose source dies before all is copied tells what is missing", needs),
+  ignore: needs.ignore,
+  fn: () =>
+    withSlowPair(async ({ seeder, standby, copy }) => {
+      seeder.kill("SIGKILL");
+      const promoted = await telemap(["migrate", "promote", copy, "--source-is-dead", "--json"]);
+      assertEquals(promoted.code, 0, promoted.err);
+      const { event, missing } = await standby.next();
+      assertEquals(event, "ready");
+      assert((missing as { bytes: number }).bytes > 8 * MIB, JSON.stringify(missing));
+      standby.kill("SIGINT");
+      assertEquals((await standby.end()).code, 0);
+    }),
+});
+
+test("a standby that asks its source in vain can be told that it is dead", async (pair) => {
+  const { seeder, standby, copy } = pair;
+  await writeAndWait(pair, "there");
+  seeder.kill("SIGSTOP");
+  // As telemap migrate promote does, which would wait.
+  standby.kill("SIGUSR2");
+  const promoted = await telemap(["migrate", "promote", copy, "--source-is-dead", "--json"]);
+  assertEquals(promoted.code, 0, promoted.err);
+  assertStringIncludes(promoted.out, '"promoted":true');
+  const { path } = await nextOf(standby, "ready");
+  assertEquals(await read(path, 5), "there");
 });
 
 test("who is no standby is not promoted, and goes on", async ({ seeder, standby, copy }) => {
