@@ -36,6 +36,10 @@ export const leech: Command = defineCommand({
     "it can be copied, --strategy says what happens after --max-time: wait and cancel give up, " +
     "and all goes on there; force takes it over, and fetches what is missing on demand; throttle " +
     "slows what is written there by the device until it can be copied.\n" +
+    "The source commits once all that was written is here: where the link is cut before, the " +
+    "program goes on there. With --confirm ahead it commits before, which takes a round trip less, " +
+    "but where the link is cut in that moment the program stands still until it is back; auto does " +
+    "so where --max-downtime cannot be met otherwise.\n" +
     "With --follow it stays a warm standby, which keeps up with its source until telemap migrate " +
     "promote has it take over.\n" +
     "With --listen others may take the region over in turn, once all of it is here, while it stays " +
@@ -89,6 +93,11 @@ export const leech: Command = defineCommand({
       value: ["wait", "force", "throttle", "cancel"],
       default: "wait",
     },
+    confirm: {
+      help: "whether the source commits after all is here",
+      value: ["auto", "ahead", "after"],
+      default: "auto",
+    },
     follow: {
       help: "stay a standby, a round every TIME, until it is promoted",
       value: "text",
@@ -115,12 +124,12 @@ export const leech: Command = defineCommand({
   async run([source], options) {
     using stop = new StopSignals();
     const token = await readToken(options["token-file"]);
-    const { json, at, device, strategy } = options;
+    const { json, at, device, strategy, confirm } = options;
     const goal = {
       maxDowntime: parseDuration(options["max-downtime"]),
       maxTime: parseDuration(options["max-time"]),
       suspendMs: parseDuration(options["max-suspend"]),
-      strategy,
+      ...{ strategy, confirm },
     };
     const interval = options.follow === undefined ? undefined : parseDuration(options.follow);
     using promotions = interval === undefined ? undefined : new Promotions();

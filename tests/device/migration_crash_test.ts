@@ -43,10 +43,13 @@ async function run(seed: number): Promise<string> {
       await checkMoved(region, copy, reached);
       return `${device}, ${happened.join(", ")}, step ${reached} or later`;
     }
-    const strategy = (["wait", "force", "throttle"] as const)[random(3)]!;
+    const strategy = ["wait", "force", "throttle"][random(3)]!;
+    const confirm = ["auto", "ahead", "after"][random(3)]!;
     await using seeder = new Side(["seed", `file:${region}?size=${SIZE}`, listen, device]);
     assert(await seeder.saw("ready"), JSON.stringify(seeder.events));
-    await using leecher = new Side(["leech", proxy.url, `file:${copy}`, device, strategy]);
+    await using leecher = new Side([
+      ...["leech", proxy.url, `file:${copy}`, device, `${strategy},${confirm}`],
+    ]);
     // The last attempt may end as it likes.
     const fault = attempt === TRIES ? "none" : FAULTS[random(FAULTS.length)]!;
     happened.push(fault);

@@ -54,18 +54,22 @@ class Hosts implements Disposable {
 }
 
 interface Case {
-  strategy: "wait" | "force";
+  /** Strategy, and when the source commits. */
+  goal: string;
   /** The event that the cut follows, and of which side. */
   after: { side: "seeder" | "leecher"; event: string };
 }
 
 const CASES: Record<string, Case> = {
-  "while it is copied": { strategy: "wait", after: { side: "leecher", event: "following" } },
-  "while it is handed over": { strategy: "wait", after: { side: "seeder", event: "suspended" } },
-  "while the rest is fetched": { strategy: "force", after: { side: "leecher", event: "owner" } },
+  "while it is copied": { goal: "wait,auto", after: { side: "leecher", event: "following" } },
+  "while it is handed over": { goal: "wait,after", after: { side: "seeder", event: "suspended" } },
+  "while it is handed over, confirmed ahead": {
+    ...{ goal: "wait,ahead", after: { side: "seeder", event: "suspended" } },
+  },
+  "while the rest is fetched": { goal: "force,auto", after: { side: "leecher", event: "owner" } },
 };
 
-for (const [when, { strategy, after }] of Object.entries(CASES)) {
+for (const [when, { goal, after }] of Object.entries(CASES)) {
   Deno.test({
     name: withReason(`a link that is cut for 10 s ${when} holds a region up, and no more`, needs),
     ignore: needs.ignore,
@@ -81,7 +85,7 @@ for (const [when, { strategy, after }] of Object.entries(CASES)) {
       assert(await seeder.saw("ready"), JSON.stringify(seeder.events));
       const leech = () =>
         new Side(
-          ["leech", url, `file:${copy}`, "userfault", strategy, `${PULL_RATE}`],
+          ["leech", url, `file:${copy}`, "userfault", goal, `${PULL_RATE}`],
           hosts.target,
         );
       const start = performance.now();

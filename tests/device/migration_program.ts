@@ -3,11 +3,11 @@
  * of the step that wrote it. It prints a line of JSON for each thing that happens.
  *
  *     deno run -A migration_program.ts seed BACKEND LISTEN DEVICE
- *     deno run -A migration_program.ts leech SOURCE CACHE DEVICE STRATEGY [PULL_RATE]
+ *     deno run -A migration_program.ts leech SOURCE CACHE DEVICE STRATEGY,CONFIRM [PULL_RATE]
  *
  * @module
  */
-import { Leecher, type Mount, Seeder, type Strategy } from "../../mod.ts";
+import { type Confirm, Leecher, type Mount, Seeder, type Strategy } from "../../mod.ts";
 import { mendPages, PAGE, stepOf } from "./migration_pages.ts";
 
 /** Steps that are made where the region came to, before it is enough. */
@@ -112,7 +112,7 @@ async function leech(
   source: string,
   local: string,
   form: Form,
-  strategy: Strategy,
+  { strategy, confirm }: { strategy: Strategy; confirm: Confirm },
   pullRate: number | undefined,
 ): Promise<void> {
   const leecher = await Leecher.open({
@@ -128,7 +128,8 @@ async function leech(
   const maxTime = strategy === "force" ? 50 : 20_000;
   // Where it is copied slowly, all of it is written anew meanwhile.
   const maxDowntime = pullRate === undefined ? 500 : 3000;
-  const mount = await leecher.finalize({ strategy, maxTime, maxDowntime, suspendMs: 500 });
+  const goal = { strategy, confirm, maxTime, maxDowntime };
+  const mount = await leecher.finalize({ ...goal, suspendMs: 500 });
   say("owner", { ...await leecher.progress() });
   const counter = await Counter.start(mount, form);
   await counter.go(STEPS_THERE);
@@ -139,12 +140,15 @@ async function leech(
   say("complete", { step: counter.step });
 }
 
-const [mode, from, to, device, strategy, rate] = Deno.args as [
-  ...[mode: string, from: string, to: string, device: string, strategy: string],
+const [mode, from, to, device, goal, rate] = Deno.args as [
+  ...[mode: string, from: string, to: string, device: string, goal: string],
   rate?: string,
 ];
 const form: Form = device === "fuse"
   ? { as: "file", device: "fuse" }
   : { as: "slice", device: "userfault" };
 if (mode === "seed") await seed(from, to, form);
-else await leech(from, to, form, strategy as Strategy, rate ? Number(rate) : undefined);
+else {
+  const [strategy, confirm] = goal.split(",") as [Strategy, Confirm];
+  await leech(from, to, form, { strategy, confirm }, rate ? Number(rate) : undefined);
+}
