@@ -50,7 +50,8 @@ function readOr(path: string): string {
   }
 }
 
-test("a leecher that is killed while the program is suspended costs no more than that", async (directory) => {
+/** Kills a leecher, when the source is to commit as told, while the program is being suspended. */
+async function killWhileSuspended(directory: string, confirm: string): Promise<void> {
   const gate = `${directory}/gate`;
   await Deno.writeTextFile(gate, "");
   const resumed = `${directory}/resumed`, asked = `${directory}/asked`;
@@ -70,8 +71,7 @@ test("a leecher that is killed while the program is suspended costs no more than
       `file:${directory}/copy`,
       "--device",
       "fuse",
-      "--max-suspend",
-      "2s",
+      ...["--max-suspend", "2s", "--confirm", confirm],
     );
     await until(() => readOr(asked) !== "", "the suspension");
     leecher.kill("SIGKILL");
@@ -82,6 +82,14 @@ test("a leecher that is killed while the program is suspended costs no more than
   await using leecher = leech(ready["url"], `file:${directory}/copy2`, "--device", "fuse");
   const { path } = await nextOf(leecher, "ready");
   assertStringIncludes(await Deno.readTextFile(`${path}`), "still here");
+}
+
+test("a leecher that is killed while the program is suspended costs no more than that", (directory) => {
+  return killWhileSuspended(directory, "after");
+});
+
+test("nor does one that has confirmed ahead", (directory) => {
+  return killWhileSuspended(directory, "ahead");
 });
 
 test("a forced takeover does not wait until all is copied, and the rest follows", async (directory) => {
