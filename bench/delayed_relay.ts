@@ -28,6 +28,8 @@ const BYTES = 256 << 20;
 const SOCKET_BUFFER = 16 << 20;
 /** Where so many bytes were there at once, more are looked for after that many ms. */
 const BUSY_BYTES = 16 << 10, LOOK_MS = 0.1;
+/** Of how late it wakes, what each time counts for, and what is believed at most, in ms. */
+const LATE_SHARE = 0.1, LATE_MOST = 0.2;
 const SO_RCVBUFFORCE = 33;
 
 /** One direction of a connection. */
@@ -61,6 +63,11 @@ class Way {
     return this.#isOver;
   }
 
+  /** There is much, and more is looked for by itself. */
+  isBusy(now: number): boolean {
+    return !this.#isOver && this.#mayTake && this.#look > now;
+  }
+
   /** Says what it waits for; answers until when. */
   expect(set: PollSet, now: number): number {
     this.#readable = this.#writable = -1;
@@ -72,11 +79,12 @@ class Way {
     return Math.min(look, this.#isStuck ? Infinity : this.#marks[0]?.due ?? this.#endDue);
   }
 
-  /** Takes what is there, and gives what is due. */
-  go(set: PollSet, now: number): void {
+  /** Takes what is there, which woke it so many ms ago if it waited for that, and gives what is due. */
+  go(set: PollSet, now: number, late: number): void {
     if (this.#isOver) return;
-    const isTime = this.#readable < 0 && this.#look > 0 && now >= this.#look;
-    if (isTime || (this.#readable >= 0 && set.has(this.#readable))) this.#take(now);
+    if (this.#readable >= 0) {
+      if (set.has(this.#readable)) this.#take(now, now - late);
+    } else if (this.#look > 0 && now >= this.#look) this.#take(now, now - LOOK_MS / 2);
     if (this.#writable >= 0 && set.has(this.#writable)) this.#isStuck = false;
     if (!this.#isStuck) this.#give(now);
   }
@@ -90,9 +98,9 @@ class Way {
     return this.#endDue === Infinity && this.#taken - this.#given < BYTES;
   }
 
-  #take(now: number): void {
+  #take(now: number, arrived: number): void {
     if (!this.#mayTake) return;
-    const due = now + this.#delay;
+    const due = arrived + this.#delay;
     const count = this.#pipe.fill(this.#from, BYTES);
     if (count > 0) {
       this.#taken += count;
@@ -143,12 +151,16 @@ class Relayed {
     return this.#ways.every((way) => way.isOver);
   }
 
+  isBusy(now: number): boolean {
+    return this.#ways.some((way) => way.isBusy(now));
+  }
+
   expect(set: PollSet, now: number): number {
     return Math.min(this.#ways[0].expect(set, now), this.#ways[1].expect(set, now));
   }
 
-  go(set: PollSet, now: number): void {
-    for (const way of this.#ways) way.go(set, now);
+  go(set: PollSet, now: number, late: number): void {
+    for (const way of this.#ways) way.go(set, now, late);
   }
 
   close(): void {
@@ -172,15 +184,22 @@ const [host = "", port = ""] = target.split(":");
 const listener = listenTcp("127.0.0.1", 0);
 const set = new PollSet();
 let connections: Relayed[] = [];
+let late = 0;
 goFirst();
 console.log(listener.port);
 for (;;) {
   set.clear();
   const arrived = set.add(listener.fd, POLL.IN), now = performance.now();
   const until = Math.min(...connections.map((each) => each.expect(set, now)), Infinity);
-  set.wait(Math.max(until - performance.now(), 0));
+  // Who is early waits on in a loop, which takes the time of what there is much of.
+  const early = connections.some((each) => each.isBusy(now)) ? 0 : late;
+  const asked = until - early, waits = asked > now;
+  const isTime = set.wait(waits ? Math.max(asked - performance.now(), 0) : 0) === 0;
   const woken = performance.now();
-  for (const each of connections) each.go(set, woken);
+  if (waits && isTime) {
+    late = Math.min(late + (woken - asked - late) * LATE_SHARE, LATE_MOST);
+  }
+  for (const each of connections) each.go(set, woken, waits ? early : 0);
   const over = connections.filter((each) => each.isOver);
   if (over.length > 0) connections = connections.filter((each) => !each.isOver);
   for (const each of over) each.close();

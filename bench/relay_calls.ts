@@ -109,8 +109,8 @@ export class PollSet {
     return this.#entries.getUint16(entry * POLLFD_SIZE + 6, true) !== 0;
   }
 
-  /** Returns as soon as there is something, or after so many milliseconds, which may be `Infinity`. */
-  wait(milliseconds: number): void {
+  /** Waits so many milliseconds at most, or for ever (`Infinity`); answers how many have something. */
+  wait(milliseconds: number): number {
     const isEndless = milliseconds === Infinity;
     const seconds = isEndless ? 0 : Math.floor(milliseconds / 1000);
     this.#timeout[0] = BigInt(seconds);
@@ -118,6 +118,7 @@ export class PollSet {
     const timeout = isEndless ? null : this.#timeout;
     const result = symbols().ppoll(this.#entries, BigInt(this.#count), timeout, null);
     if (result < 0 && errno() !== ERRNO.EINTR) throwErrno("ppoll");
+    return Math.max(result, 0);
   }
 }
 
