@@ -62,7 +62,7 @@ async function move(rate: number, rtt: number): Promise<MigrationRun> {
   await program.do("go");
   await delay(WRITING_MS);
   const first = await program.ask("written");
-  await leecher.finalize({ strategy: "force", maxTime: 10_000 });
+  await leecher.finalize({ strategy: "force", confirm: "ahead", maxTime: 10_000 });
   const metrics = await leecher.progress();
   const later = await program.ask("written") - first;
   await leecher.completed();

@@ -1,24 +1,25 @@
 /**
- * What was written last before a handover, on its way here: as much as arrives before anything else
- * could is asked for before it is known what that is; the rest is pulled.
+ * What was written last before a handover, on its way here: it is asked for piece by piece before it is
+ * known what that is, so that it comes with the offer; what is more than was expected is pulled.
  *
  * @module
  */
+import { ProtocolError } from "../backend/errors.ts";
 import type { ByteRange, RangeList } from "../backend/range_list.ts";
 import type { LeechedRegion } from "./leeched_region.ts";
-import { countPieces, rangesBehind } from "./pieces.ts";
+import { countPieces, pieceOf, rangesBehind } from "./pieces.ts";
 import type { SeederClient } from "./seeder_client.ts";
 
-/** Pieces that are asked for ahead at most, as a server has no more of them in hand, and their bytes. */
-const PIECES_MOST = 32, PIECE_BYTES = 1 << 20;
+/** Pieces that are asked for ahead at most, as a server has no more of them in hand. */
+const PIECES_MOST = 32;
 
 /** See the module. */
 export class LastSet {
   readonly #client: SeederClient;
   readonly #copy: LeechedRegion;
-  /** Pieces of the latest round and their bytes: the last set is expected to have about as many. */
-  #expected = { pieces: 1, bytes: PIECE_BYTES };
-  #ahead: { epoch: number; pieces: Promise<{ offset: number; content: Uint8Array }>[] } | undefined;
+  /** Pieces of the latest round: the last set is expected to have about as many. */
+  #expected = 1;
+  #ahead: { epoch: number; pieces: Promise<Uint8Array>[] } | undefined;
 
   /** Nothing is expected yet. */
   constructor(client: SeederClient, copy: LeechedRegion) {
@@ -28,37 +29,48 @@ export class LastSet {
 
   /** These were written in the latest round. */
   expect(ranges: RangeList): void {
-    if (ranges.count === 0) return;
-    this.#expected = { pieces: countPieces(ranges), bytes: ranges.byteLength };
+    if (ranges.count > 0) this.#expected = countPieces(ranges);
   }
 
-  /** Asks for pieces of what will be offered under an epoch; `rate` in bytes a ms, `roundTrip` in ms. */
-  askAhead(epoch: number, { rate, roundTrip }: { rate: number; roundTrip: number }): void {
+  /** Asks for pieces of what will be offered under an epoch; those that are too many are empty. */
+  askAhead(epoch: number): void {
     if (this.#ahead?.epoch === epoch) return;
-    const { pieces, bytes } = this.#expected;
-    // What is pulled comes more quickly, but takes a round trip and some time to get going.
-    const arriving = Math.ceil(rate * roundTrip / (bytes / pieces));
-    const count = Math.min(3 * arriving + 1, 2 * pieces + 2, PIECES_MOST);
-    const asked = Array.from({ length: count }, (_, index) => {
-      const piece = this.#client.last({ epoch, index });
-      // Where the offer fails, so do they.
-      piece.catch(() => {});
-      return piece;
+    const count = Math.min(2 * this.#expected + 2, PIECES_MOST);
+    const asked = Array.from({ length: count }, async (_, index) => {
+      return (await this.#client.last({ epoch, index })).content;
     });
+    // Where the offer fails, so do they.
+    for (const piece of asked) piece.catch(() => {});
     this.#ahead = { epoch, pieces: asked };
   }
 
-  /** Answers when all of these is here, which `pull` brings as far as it was not asked for. */
+  /** Answers when all of what is offered is here, which `pull` brings as far as it was not asked for. */
   async bring(
     ranges: RangeList,
     pull: (ranges: Iterable<ByteRange>) => Promise<void>,
   ): Promise<void> {
-    // Pieces beyond are empty, and may be long in coming.
     const pieces = (this.#ahead?.pieces ?? []).slice(0, countPieces(ranges));
     const rest = rangesBehind(ranges, pieces.length);
     const pulling = rest.length > 0 ? pull(rest) : undefined;
     pulling?.catch(() => {});
-    for await (const { offset, content } of pieces) await this.#copy.store(offset, content);
-    await (pulling ?? pull(ranges));
+    for (const [index, piece] of pieces.entries()) {
+      // What did not come, as a connection was lost, is pulled like the rest.
+      const content = await piece.catch(() => undefined);
+      if (content === undefined) break;
+      await this.#store(pieceOf(ranges, index), content);
+    }
+    await pulling;
+    await pull(ranges);
+  }
+
+  async #store(parts: readonly ByteRange[], content: Uint8Array): Promise<void> {
+    let at = 0;
+    for (const { offset, length } of parts) {
+      await this.#copy.store(offset, content.subarray(at, at + length));
+      at += length;
+    }
+    if (at !== content.length) {
+      throw new ProtocolError(`Cannot use a piece of ${content.length} bytes instead of ${at}`);
+    }
   }
 }

@@ -253,7 +253,7 @@ export class LeecherCore {
       },
       askAhead: (epoch) => {
         if (this.#handover.force) return;
-        this.#lastSet.askAhead(epoch, { rate: this.#rate / 1000, roundTrip: this.#roundTrip });
+        this.#lastSet.askAhead(epoch);
       },
       receive: (offer) => this.#receive(offer),
       follow: () => this.#follow(),
@@ -418,18 +418,20 @@ export class LeecherCore {
     handover.offeredAt = performance.now();
     handover.preparedMs = prepareMs;
     await copy.forget(ranges);
+    const all = new RangeList();
+    all.addAll(ranges);
     if (more) {
       this.#source.heard(generation);
       const rest = await this.#dirty();
-      ranges.addAll(rest);
+      all.addAll(rest);
       await copy.forget(rest);
     }
-    Object.assign(metrics, { suspendMs, flushMs, lastSetBytes: ranges.byteLength });
-    if (handover.force) return this.#fetchRest(ranges);
-    // The program stands still: nobody else is to have the link now.
+    Object.assign(metrics, { suspendMs, flushMs, lastSetBytes: all.byteLength });
+    if (handover.force) return this.#fetchRest(all);
+    // The program stands still: nobody else is to have the link now. It pulls all that is absent.
     const pull = (some: Iterable<ByteRange>) => this.#pull(some, { rateLimit: undefined });
     await this.#lastSet.bring(ranges, pull);
-    metrics.repeatedBytes += ranges.byteLength;
+    metrics.repeatedBytes += all.byteLength;
     handover.receivedAt = performance.now();
   }
 

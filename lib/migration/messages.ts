@@ -29,7 +29,7 @@
  * | 2 dirty   | u64 generation, u64 bytes written, ranges                                  |
  * | 3 offer   | u64 generation, u64 epoch, f64 ms preparing, f64 ms suspending,            |
  * |           | f64 ms flushing, ranges                                                    |
- * | 4 piece   | u64 offset, content to the end                                             |
+ * | 4 piece   | u64 index, content to the end: 1 MiB but for the last one                  |
  * | 5 outcome | u32 state (1 serving, 2 offered, 3 given, 4 released), u64 epoch,          |
  * |           | 16 bytes leecher                                                           |
  * | 6 digests | u64 first chunk, 16 bytes for each chunk to the end                        |
@@ -61,7 +61,10 @@ export type SeederRequest =
     epoch: number;
     timeout: number;
   }
-  /** Answer a piece of the last set's content once it is offered; they count from 0. */
+  /**
+   * Answer a piece of the last set's content once it is offered: of its ranges, one after the other,
+   * in pieces of 1 MiB that count from 0.
+   */
   | { type: "last"; leech: Uint8Array; epoch: number; index: number }
   /** Give what is offered, or will be: it goes with SUSPEND. */
   | { type: "confirm"; leech: Uint8Array; epoch: number }
@@ -110,7 +113,7 @@ export type SeederReply =
     flushMs: number;
   }
   /** Content of the last set; empty where there is no such piece. */
-  | { type: "piece"; offset: number; content: Uint8Array }
+  | { type: "piece"; index: number; content: Uint8Array }
   /** `leech` is to whom it is offered or given; zeroes for nobody. */
   | { type: "outcome"; state: SeederState; epoch: number; leech: Uint8Array }
   /** 16 bytes for each chunk from `chunk` on: the first half of its SHA-256. */
@@ -151,7 +154,7 @@ const STATES = { serving: 1, offered: 2, given: 3, released: 4 } as const satisf
   SeederState,
   number
 >;
-const RANGE_BYTES = 16;
+const RANGE_BYTES = 16, PIECE_HEADER_BYTES = 12;
 const NOTHING = new Uint8Array(0);
 
 /** The bytes of a request. Throws `RangeError` for what is over a limit. */
@@ -233,7 +236,7 @@ export function encodeReply(reply: SeederReply): Uint8Array<ArrayBuffer> {
       return message.bytes();
     case "piece":
       bounded(reply.content.length, 0, MESSAGE_LIMIT.PIECE, "bytes of content");
-      message.u64(reply.offset);
+      message.u64(reply.index);
       return message.bytes(reply.content);
     case "outcome":
       message.u32(STATES[reply.state]);
@@ -245,6 +248,18 @@ export function encodeReply(reply: SeederReply): Uint8Array<ArrayBuffer> {
       message.u64(reply.chunk);
       return message.bytes(reply.digests);
   }
+}
+
+/** The bytes of a piece, whose content of so many bytes is still to be put in place. */
+export function encodePiece(
+  index: number,
+  length: number,
+): { message: Uint8Array<ArrayBuffer>; content: Uint8Array } {
+  bounded(length, 0, MESSAGE_LIMIT.PIECE, "bytes of content");
+  const message = new MessageWriter(REPLIES.piece, PIECE_HEADER_BYTES + length);
+  message.u64(index);
+  const bytes = message.whole();
+  return { message: bytes, content: bytes.subarray(PIECE_HEADER_BYTES) };
 }
 
 /**
@@ -312,7 +327,7 @@ function replyOf(type: SeederReply["type"], message: MessageReader): SeederReply
         ...message.ranges(),
       };
     case "piece":
-      return { type, offset: message.u64(), content: message.rest(MESSAGE_LIMIT.PIECE) };
+      return { type, index: message.u64(), content: message.rest(MESSAGE_LIMIT.PIECE) };
     case "outcome": {
       const state = nameOf(STATES, message.u32(), "state");
       return { type, state, epoch: message.u64(), leech: message.id() };
@@ -328,10 +343,12 @@ function replyOf(type: SeederReply["type"], message: MessageReader): SeederReply
 
 /** Puts a message together, field by field. */
 class MessageWriter {
-  #view = new DataView(new ArrayBuffer(96));
+  #view: DataView<ArrayBuffer>;
   #end = 4;
 
-  constructor(type: number) {
+  /** With room for so many bytes at first. */
+  constructor(type: number, room = 96) {
+    this.#view = new DataView(new ArrayBuffer(room));
     this.#view.setUint8(0, MESSAGE_VERSION);
     this.#view.setUint8(1, type);
   }
@@ -369,6 +386,11 @@ class MessageWriter {
   bytes(rest: Uint8Array = NOTHING): Uint8Array<ArrayBuffer> {
     this.#put(rest);
     return new Uint8Array(this.#view.buffer, 0, this.#end);
+  }
+
+  /** All there is room for, also what is not put together yet. */
+  whole(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.#view.buffer);
   }
 
   #put(bytes: Uint8Array): void {

@@ -5,6 +5,7 @@ import { RangeList } from "../backend/range_list.ts";
 import {
   decodeReply,
   decodeRequest,
+  encodePiece,
   encodeReply,
   encodeRequest,
   MESSAGE_LIMIT,
@@ -58,7 +59,7 @@ const replies: fc.Arbitrary<SeederReply> = fc.oneof(
     ...{ generation: u53, epoch: u53, ranges, more: fc.boolean() },
     ...{ prepareMs: milliseconds, suspendMs: milliseconds, flushMs: milliseconds },
   }),
-  record("piece", { offset: u53, content: fc.uint8Array({ maxLength: 300 }) }),
+  record("piece", { index: u53, content: fc.uint8Array({ maxLength: 300 }) }),
   record("outcome", {
     state: fc.constantFrom("serving", "offered", "given", "released"),
     ...{ epoch: u53, leech: id },
@@ -207,9 +208,11 @@ Deno.test("as many ranges, digests and bytes are taken as there may be, and no m
   new DataView(more.buffer).setUint32(28 + 4096 * 16 + 8, 1, true);
   assertThrows(() => decodeReply(more), ProtocolError, "4097 ranges");
   const piece = (length: number): SeederReply => ({
-    ...{ type: "piece", offset: 0, content: new Uint8Array(length) },
+    ...{ type: "piece", index: 0, content: new Uint8Array(length) },
   });
   const whole = encodeReply(piece(MESSAGE_LIMIT.PIECE));
+  assertEquals(encodePiece(0, MESSAGE_LIMIT.PIECE).message, whole);
+  assertThrows(() => encodePiece(0, MESSAGE_LIMIT.PIECE + 1), RangeError);
   assertEquals(decodeReply(whole), piece(MESSAGE_LIMIT.PIECE));
   assertThrows(() => encodeReply(piece(MESSAGE_LIMIT.PIECE + 1)), RangeError);
   assertThrows(() => decodeReply(new Uint8Array([...whole, 0])), ProtocolError, "1048577 bytes");

@@ -13,7 +13,13 @@ import type { LockedBackend } from "../chunk/lock.ts";
 import type { SlowStage } from "../chunk/slow.ts";
 import type { TrackedBackend } from "../chunk/track.ts";
 import { type DirtySet, Followers } from "./followers.ts";
-import { decodeRequest, encodeReply, type SeederReply, type SeederRequest } from "./messages.ts";
+import {
+  decodeRequest,
+  encodePiece,
+  encodeReply,
+  type SeederReply,
+  type SeederRequest,
+} from "./messages.ts";
 import { pieceOf } from "./pieces.ts";
 import {
   type Offer,
@@ -128,7 +134,9 @@ export class SeederCore {
     message: Uint8Array<ArrayBuffer>,
     gone?: AbortSignal,
   ): Promise<Uint8Array> => {
-    return encodeReply(await this.#answer(decodeRequest(message), gone));
+    const request = decodeRequest(message);
+    if (request.type === "last") return await this.#last(request);
+    return encodeReply(await this.#answer(request, gone));
   };
 
   /** Takes back what is offered, as the program is to go on here. Throws where it is given. */
@@ -143,7 +151,10 @@ export class SeederCore {
     clearTimeout(this.#throttled.timer);
   }
 
-  async #answer(request: SeederRequest, gone: AbortSignal | undefined): Promise<SeederReply> {
+  async #answer(
+    request: Exclude<SeederRequest, { type: "last" }>,
+    gone: AbortSignal | undefined,
+  ): Promise<SeederReply> {
     const leech = request.leech.toHex();
     switch (request.type) {
       case "track":
@@ -159,9 +170,6 @@ export class SeederCore {
           { asked: request },
         );
         return this.#offer();
-      case "last":
-        await this.#request({ type: "last", offer: { leech, epoch: request.epoch } });
-        return await this.#piece(request.index);
       case "throttle":
         await this.#throttle(request);
         return this.#outcome();
@@ -359,20 +367,29 @@ export class SeederCore {
   }
 
   /** A piece of the content that was written last: one after the other, behind what is sent already. */
-  #piece(index: number): Promise<SeederReply> {
+  async #last(request: Extract<SeederRequest, { type: "last" }>): Promise<Uint8Array> {
+    const { leech, epoch, index } = request;
+    await this.#request({ type: "last", offer: { leech: leech.toHex(), epoch } });
     const piece = this.#reading.then(async () => {
       await new Promise<void>((resolve) => setImmediate(resolve));
       return await this.#readPiece(index);
     });
     this.#reading = piece.catch(() => {});
-    return piece;
+    return await piece;
   }
 
-  async #readPiece(index: number): Promise<SeederReply> {
-    const place = pieceOf(this.#lastSet?.set.ranges ?? new RangeList(), index);
-    const content = new Uint8Array(place?.length ?? 0);
-    if (place !== undefined) await this.#options.track.readAt(content, place.offset);
-    return { type: "piece", offset: place?.offset ?? 0, content };
+  async #readPiece(index: number): Promise<Uint8Array> {
+    const parts = pieceOf(this.#lastSet?.set.ranges ?? new RangeList(), index);
+    const { message, content } = encodePiece(
+      index,
+      parts.reduce((sum, { length }) => sum + length, 0),
+    );
+    let at = 0;
+    for (const { offset, length } of parts) {
+      await this.#options.track.readAt(content.subarray(at, at + length), offset);
+      at += length;
+    }
+    return message;
   }
 
   #outcome(): SeederReply {

@@ -69,7 +69,7 @@ Deno.test("a region is given once, with what was written last, and refuses write
   assertEquals([...offer.ranges.bounds()], [5 * CHUNK, 6 * CHUNK]);
   assertEquals([program.running, core.stage], [false, "offered"]);
   const piece = await leecher.last({ epoch: 1, index: 0 });
-  assertEquals([piece.offset, piece.content[0]], [5 * CHUNK, 9]);
+  assertEquals([piece.index, piece.content.length, piece.content[0]], [0, CHUNK, 9]);
   assertEquals((await leecher.last({ epoch: 1, index: 1 })).content.length, 0);
   const given = await leecher.confirm({ epoch: 1 });
   assertEquals([given.state, given.epoch], ["given", 1]);

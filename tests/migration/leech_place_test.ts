@@ -15,7 +15,13 @@ import { pattern } from "../backend_model.ts";
 openLibc();
 
 const CHUNK = 65_536, SIZE = 4 * CHUNK;
-const GOAL = { maxDowntime: 1000, maxTime: 60_000, offerMs: 10_000, strategy: "wait" } as const;
+const GOAL = {
+  maxDowntime: 1000,
+  maxTime: 60_000,
+  offerMs: 10_000,
+  confirm: "after",
+  strategy: "wait",
+} as const;
 const LEECH = "ab".repeat(16);
 
 async function withDirectory(run: (path: string) => Promise<void> | void): Promise<void> {

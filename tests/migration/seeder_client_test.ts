@@ -31,7 +31,7 @@ const REPLIES: Record<SeederRequest["type"], SeederReply> = {
     ...{ type: "offer", generation: 3, epoch: 5, ranges: RANGES, more: false },
     ...{ prepareMs: 3, suspendMs: 1.5, flushMs: 0.25 },
   },
-  last: { type: "piece", offset: 4096, content: pattern(1 << 20, 3) },
+  last: { type: "piece", index: 3, content: pattern(1 << 20, 3) },
   confirm: { type: "outcome", state: "given", epoch: 5, leech: LEECH },
   outcome: { type: "outcome", state: "serving", epoch: 4, leech: new Uint8Array(16) },
   done: { type: "outcome", state: "released", epoch: 5, leech: LEECH },
