@@ -10,7 +10,12 @@ import { CHUNK_SIZE } from "../lib/chunk/chunk_size.ts";
 import { SeederClient } from "../lib/migration/seeder_client.ts";
 import type { RemoteBackend } from "../lib/rpc/client.ts";
 import { Leecher, openBackend } from "../mod.ts";
-import { describeMigrations, type MigrationRun, type MigrationTrip } from "./migration_table.ts";
+import {
+  describeMigrations,
+  type MigrationRun,
+  type MigrationTrip,
+  type Slowdown,
+} from "./migration_table.ts";
 import { MovedProcess } from "./moved_process.ts";
 import { median } from "./statistics.ts";
 import { takeMemory } from "./take_memory.ts";
@@ -24,8 +29,8 @@ const PIECE = 1 << 20, DEPTH = 64;
 const WRITING_MS = 500;
 /** How its speed is measured: so often, for so many ms each. */
 const SPEEDS = 10, SPEED_MS = 150;
-/** Between questions for what was written, in ms, beside the round trip: what copying it takes. */
-const COPYING_MS = 50;
+/** Between questions for what was written, in ms, beside the round trip: what copying it takes; and for a standby. */
+const COPYING_MS = 50, STANDBY_MS = 1000;
 
 /** Measures all of it. */
 export async function compareMigration(rounds: number): Promise<string[]> {
@@ -50,8 +55,9 @@ export async function compareMigration(rounds: number): Promise<string[]> {
 /** One migration while the program writes at a rate in MiB a second. */
 async function move(rate: number, rtt: number): Promise<MigrationRun> {
   await using program = await start(rate, rtt);
-  const before = await readByWire(program.url);
+  // The wire takes little of it, and leaves the rest to the copy.
   takeMemory(2 * SIZE);
+  const before = await readByWire(program.url);
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },
   });
@@ -85,7 +91,6 @@ function perfectBytes(first: number, later: number, rounds: number): number {
 
 /** MB/s at which a client of the wire reads all of the region, and keeps nothing. */
 async function readByWire(url: string): Promise<number> {
-  takeMemory(2 * SIZE);
   await using region = await openBackend(url);
   const start = performance.now();
   let offset = 0;
@@ -102,14 +107,13 @@ async function readByWire(url: string): Promise<number> {
 }
 
 /**
- * Share of its speed that a program loses while it is asked for what it has written as often as
- * rounds would: nothing is copied, as it is no loss of speed to share cores with who copies. The
- * machine is faster at one time than at another: so it takes turns with a program that nobody
- * follows, of which it has some share of the speed before and while it is followed.
+ * Shares of its speed that a program loses while it is asked for what it has written: as often as
+ * rounds would, and as a standby would. Nothing is copied, as it is no matter of tracking to share
+ * cores with who copies. The machine is faster at one time than at another: so it takes turns with a
+ * program that nobody follows, of which it has some share of the speed before and while it is followed.
  */
-async function slowdown(rtt: number, control: MovedProcess): Promise<number> {
+async function slowdown(rtt: number, control: MovedProcess): Promise<Slowdown> {
   await using program = await start(0, rtt);
-  takeMemory(2 * SIZE);
   const shareOfControl = async () => {
     const shares: number[] = [];
     for (let turn = 0; turn < SPEEDS; turn++) {
@@ -124,16 +128,22 @@ async function slowdown(rtt: number, control: MovedProcess): Promise<number> {
   await using region = await openBackend(program.url) as RemoteBackend;
   const client = new SeederClient(region, crypto.getRandomValues(new Uint8Array(16)));
   const { trackId, generation } = await client.track({ chunkSize: CHUNK_SIZE });
-  let asking = true;
-  const following = (async () => {
-    for (let since = generation; asking; await delay(COPYING_MS + rtt)) {
-      since = (await client.dirty({ trackId, generation: since })).generation;
-    }
-  })();
-  const followed = await shareOfControl();
-  asking = false;
-  await following;
-  return 1 - followed / alone;
+  let since = generation;
+  const lossWhileAsked = async (pause: number) => {
+    const stop = new AbortController();
+    const asking = (async () => {
+      while (!stop.signal.aborted) {
+        since = (await client.dirty({ trackId, generation: since })).generation;
+        await delay(pause, undefined, { signal: stop.signal }).catch(() => {});
+      }
+    })();
+    const followed = await shareOfControl();
+    stop.abort();
+    await asking;
+    return 1 - followed / alone;
+  };
+  const asStandby = await lossWhileAsked(STANDBY_MS);
+  return { asStandby, byRounds: await lossWhileAsked(COPYING_MS + rtt) };
 }
 
 /** Milliseconds for which the program stands still that is stopped first. */

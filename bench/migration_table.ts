@@ -29,14 +29,22 @@ export interface MigrationRun {
   perfectBytes: number;
 }
 
+/** Shares of its speed that a program loses while nothing is copied. */
+export interface Slowdown {
+  /** Asked for what it has written once a second. */
+  asStandby: number;
+  /** Asked again as soon as that would have been copied. */
+  byRounds: number;
+}
+
 /** Migrations over one round-trip time. */
 export interface MigrationTrip {
   /** The round-trip time in ms. */
   rtt: number;
   /** Milliseconds that a program stands still which is stopped first. */
   stoppedMs: number;
-  /** Shares of its speed that a program loses while it is followed. */
-  slowdowns: number[];
+  /** What the program loses while it is followed, round by round. */
+  slowdowns: Slowdown[];
   /** By what the program writes, in MiB a second. */
   rates: { rate: number; runs: MigrationRun[] }[];
 }
@@ -60,7 +68,7 @@ export function describeMigrations(trips: readonly MigrationTrip[], title: strin
     `${title} (medians)`,
     row([
       ...["rtt", "MiB/s", "downtime", "limit", "last set", "suspend", "flush"],
-      ...["copied", "of wire", "rounds", "received", "perfect", "slower", "stop and copy"],
+      ...["copied", "of wire", "rounds", "received", "perfect", "standby", "slower", "stopped"],
     ]),
     ...trips.flatMap((trip) => trip.rates.map(({ rate, runs }) => row(cells(trip, rate, runs)))),
     ...verdicts(trips),
@@ -81,7 +89,8 @@ function cells(trip: MigrationTrip, rate: number, runs: readonly MigrationRun[])
     `${of(({ metrics }) => metrics.rounds)}`,
     `${(of(repeatedBytes) / (1 << 20)).toFixed(1)} MiB`,
     `${(of(({ perfectBytes }) => perfectBytes) / (1 << 20)).toFixed(1)} MiB`,
-    `${(median(trip.slowdowns) * 100).toFixed(1)} %`,
+    percent(median(trip.slowdowns.map(({ asStandby }) => asStandby))),
+    percent(median(trip.slowdowns.map(({ byRounds }) => byRounds))),
     `${trip.stoppedMs.toFixed(0)} ms`,
   ];
 }
@@ -100,7 +109,7 @@ function verdicts(trips: readonly MigrationTrip[]): string[] {
   );
   const slowdown = highest(trips.map(({ rtt, slowdowns }) => ({
     name: `${rtt} ms`,
-    value: median(slowdowns),
+    value: median(slowdowns.map(({ byRounds }) => byRounds)),
   })));
   const share = highest(each((run) => -shareOfWire(run)));
   const repeated = highest(each((run) => repeatedBytes(run) / run.perfectBytes));
