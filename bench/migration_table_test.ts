@@ -53,8 +53,8 @@ Deno.test("migrations: tells which targets were missed, and where it is worst", 
 Deno.test("migrations: limits are those of each round", () => {
   // The medians alone would say 0.50 of the wire's rate, and 29 ms more than there may be.
   const runs = [
-    run({ copyRate: 900, wireRate: 1000, downtimeMs: 20 }),
     run({ copyRate: 500, wireRate: 555, downtimeMs: 50 }),
+    run({ copyRate: 900, wireRate: 1000, downtimeMs: 20 }),
     run({ copyRate: 400, wireRate: 2000, downtimeMs: 10 }),
   ];
   const text = describeMigrations([trip(0, runs, [0.3, 0.01, 0.02])], "");
