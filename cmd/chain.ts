@@ -8,6 +8,7 @@ import { parseAddress } from "../lib/net/address.ts";
 import { type ChainOptions, type Seeding, UsageError } from "../mod.ts";
 import type { Options, Values } from "./command.ts";
 import { HOOK_OPTIONS, seedingHooks } from "./seeding_hooks.ts";
+import type { ProgramCommands } from "./shell.ts";
 
 /** The options for it. */
 export const CHAIN_OPTIONS = {
@@ -26,9 +27,9 @@ export const CHAIN_OPTIONS = {
  */
 export function chainOf(
   options: Values<typeof CHAIN_OPTIONS> & { json: boolean; insecure: boolean },
-  token: string | undefined,
+  { token, program }: { token: string | undefined; program: ProgramCommands },
 ): ChainOptions | undefined {
-  const { listen, insecure, suspend, resume } = options;
+  const { listen, insecure, suspend, resume, json } = options;
   if (listen.length === 0) {
     if (suspend === undefined && resume === undefined) return undefined;
     throw new UsageError("Cannot suspend for others who cannot take the region over", {
@@ -36,7 +37,8 @@ export function chainOf(
     });
   }
   for (const url of listen) checkGuarded(parseAddress(url), { token, insecure });
-  return { listen, insecure, hooks: seedingHooks(options), ...(token !== undefined && { token }) };
+  const hooks = seedingHooks(program, json);
+  return { listen, insecure, hooks, ...(token !== undefined && { token }) };
 }
 
 /** A seeder that comes about when a leecher has all of its region. */

@@ -20,6 +20,7 @@ import { CHAIN_OPTIONS, chainOf, NextSeeder } from "./chain.ts";
 import { closeOnceFree } from "./close_mount.ts";
 import { firstGone, type Mounted, mountFields, mountWords, oneMount, pathsOf } from "./mounted.ts";
 import { Promotions, standBy } from "./standby.ts";
+import { ProgramCommands } from "./shell.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken } from "./token.ts";
 
@@ -144,7 +145,8 @@ export const leech: Command = defineCommand({
       ...(token !== undefined && { token }),
       ...(options.profile !== undefined && { profile: options.profile }),
     };
-    const chain = chainOf(options, token);
+    await using program = new ProgramCommands(options.suspend, options.resume);
+    const chain = chainOf(options, { token, program });
     const leecher = options.group
       ? await leechGroup(how)
       : await Leecher.open({ ...how, ...(at !== undefined && { at }) });

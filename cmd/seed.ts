@@ -8,6 +8,7 @@ import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { closeOnceFree } from "./close_mount.ts";
 import { firstGone, mountFields, mountWords, oneMount, parsePart, pathsOf } from "./mounted.ts";
 import { HOOK_OPTIONS, seedingHooks } from "./seeding_hooks.ts";
+import { ProgramCommands } from "./shell.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken } from "./token.ts";
 
@@ -94,13 +95,14 @@ export const seed: Command = defineCommand({
     const { json, at } = options;
     const parts = readParts(backend, options.group);
     checkOne(backend, parts.length > 0, at);
+    await using program = new ProgramCommands(options.suspend, options.resume);
     const form = { device: options.device, as: "path" } as const;
     const how = {
       ...(options.listen.length > 0 && { listen: options.listen }),
       ...(options.dial !== undefined && { dial: options.dial }),
       ...{ chunkSize: options.chunk, insecure: options.insecure },
       ...(token !== undefined && { token }),
-      hooks: seedingHooks(options),
+      hooks: seedingHooks(program, json),
     };
     const seeder = parts.length > 0
       ? await seedGroup({

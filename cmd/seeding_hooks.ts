@@ -5,8 +5,8 @@
  * @module
  */
 import type { SeederHooks, SeederStage } from "../mod.ts";
-import type { Options, Values } from "./command.ts";
-import { runShell } from "./shell.ts";
+import type { Options } from "./command.ts";
+import type { ProgramCommands } from "./shell.ts";
 
 /** The options for what is run. */
 export const HOOK_OPTIONS = {
@@ -15,13 +15,13 @@ export const HOOK_OPTIONS = {
 } as const satisfies Options;
 
 /** Runs them, and tells of each stage; with `json` for scripts. */
-export function seedingHooks(
-  { suspend, resume, json }: Values<typeof HOOK_OPTIONS> & { json: boolean },
-): SeederHooks {
+export function seedingHooks(program: ProgramCommands, json: boolean): SeederHooks {
   return {
-    onSuspend: () => runShell(suspend, "--suspend"),
-    onResume: () => runShell(resume, "--resume"),
+    onSuspend: () => program.suspend(),
+    onResume: () => program.resume(),
     onStage: (stage) => {
+      // Where it took too long, nobody waits for it to stop the program.
+      if (stage === "serving") void program.endSuspension();
       console.log(json ? JSON.stringify({ event: "stage", stage }) : SAID[stage]);
     },
   };

@@ -114,6 +114,37 @@ test("a forced takeover does not wait until all is copied, and the rest follows"
   assertEquals((await seeder.end()).code, 0);
 });
 
+test("a suspension that takes too long is ended before the program goes on", async (directory) => {
+  const [log, pids] = [`${directory}/log`, `${directory}/pids`];
+  // What nobody has waited for yet has no command line any more.
+  const alive = `cd /proc; for pid in $(cat ${pids}); do cat $pid/cmdline >> ${log}; done`;
+  await using seeder = seed(
+    ...[`file:${directory}/region?size=1MiB`, "--device", "fuse"] as const,
+    ...["--suspend", `sleep 60 & echo $$ $! > ${pids}; wait; echo suspended >> ${log}`],
+    ...["--resume", `${alive} 2>&-; echo resumed >> ${log}`],
+  );
+  const { url } = await seeder.next();
+  const late = ["--device", "fuse", "--max-suspend", "300ms"];
+  for (const copy of ["first", "second"]) {
+    await using leecher = leech(url, `file:${directory}/${copy}`, ...late);
+    const { code, err } = await leecher.end();
+    assertEquals([code, err.includes("Cannot suspend the program")], [1, true], err);
+  }
+  // Also where the seeder ends meanwhile.
+  await until(() => readOr(log) === "resumed\nresumed\n", "both resumptions");
+  await using leecher = leech(url, `file:${directory}/third`, "--device", "fuse");
+  await nextOf(seeder, "stage");
+  await Deno.remove(pids);
+  await until(() => readOr(pids).endsWith("\n"), "the third suspension");
+  seeder.kill("SIGINT");
+  assertEquals((await seeder.end()).code, 0);
+  const left = readOr(pids).trim().split(" ").filter((pid) =>
+    readOr(`/proc/${pid}/cmdline`) !== ""
+  );
+  assertEquals([left, readOr(log)], [[], "resumed\nresumed\n"]);
+  leecher.kill("SIGKILL");
+});
+
 test("two block devices move together, and a file system on one of them", async (directory) => {
   const there = `${directory}/there`;
   await Deno.mkdir(there);
