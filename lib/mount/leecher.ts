@@ -8,14 +8,19 @@ import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
 import { isMapped } from "../device/attach.ts";
 import { BackendHost } from "../host/host.ts";
 import type { DialledSource } from "../host/source.ts";
-import { openPlaces } from "../host/serve.ts";
 import type { Confirm, Strategy } from "../migration/convergence.ts";
 import type { Missing } from "../migration/leecher_core.ts";
 import type { MigrationMetrics } from "../migration/migration_metrics.ts";
 import { Closing } from "./closing.ts";
 import { type HostedMount, type Mount, mountHost, type MountOptions } from "./mount.ts";
 import { Seeder } from "./seeder.ts";
-import { beginSeeding, type Mounted, type SeederHooks, type SeedingState } from "./seeding.ts";
+import {
+  beginSeeding,
+  type Mounted,
+  openLeecherPlaces,
+  type SeederHooks,
+  type SeedingState,
+} from "./seeding.ts";
 
 /** From where a region comes, and how. */
 export interface LeechingOptions {
@@ -183,7 +188,7 @@ export abstract class Leeching<T> implements AsyncDisposable {
    */
   protected async seedOn(options: ChainOptions): Promise<SeedingState> {
     const { listen, token, insecure, hooks = {} } = options;
-    const places = openPlaces(listen, {
+    const places = openLeecherPlaces(listen, {
       ...(token !== undefined && { token }),
       ...(insecure !== undefined && { insecure }),
     });

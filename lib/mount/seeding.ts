@@ -4,10 +4,13 @@
  * @module
  */
 import { UsageError } from "../backend/errors.ts";
+import { CHUNK_SIZE } from "../chunk/chunk_size.ts";
+import { countChunks } from "../chunk/chunk_states.ts";
 import { type DialOut, dialOut } from "../host/dial_out.ts";
 import type { BackendHost } from "../host/host.ts";
-import { type ListeningPlaces, openPlaces } from "../host/serve.ts";
+import { type ListeningPlaces, openPlaces, type ServeOptions } from "../host/serve.ts";
 import type { SeederStage } from "../migration/seeder_core.ts";
+import { formatAddress, parseAddress } from "../net/address.ts";
 import { Closing } from "./closing.ts";
 import type { HostedMount } from "./mount.ts";
 
@@ -69,6 +72,21 @@ export interface SeedingState {
   readonly released: Promise<void>;
 }
 
+/** Begins to listen for leechers. Throws `UsageError` for an address where none can follow. */
+export function openLeecherPlaces(
+  listen: string | URL | readonly (string | URL)[],
+  options: ServeOptions,
+): ListeningPlaces {
+  for (const url of [listen].flat() as (string | URL)[]) {
+    const address = parseAddress(url);
+    if (address.protocol === "telemap") continue;
+    throw new UsageError(`Cannot have leechers follow at ${formatAddress(address)}`, {
+      hint: "expected an address of the form telemap://HOST:PORT/NAME",
+    });
+  }
+  return openPlaces(listen, options);
+}
+
 /** Lets leechers follow what a host serves and is mounted of it. */
 export async function beginSeeding(
   host: BackendHost,
@@ -111,13 +129,15 @@ export async function openSeeding<M extends Mounted, S extends Seeding>(
   mount: (host: BackendHost) => Promise<M>,
   make: (state: SeedingState, mounted: M) => S,
 ): Promise<S> {
-  const { listen, dial, token, insecure, hooks = {} } = options;
+  const { listen, dial, token, insecure, hooks = {}, chunkSize = CHUNK_SIZE } = options;
   if (listen === undefined && dial === undefined) {
     throw new UsageError("Cannot seed a region to nobody", {
       hint: "give an address to listen at, or one to dial",
     });
   }
-  const places = listen === undefined ? undefined : openPlaces(listen, {
+  // A leecher would only find that out when it is about to copy.
+  countChunks(0, chunkSize);
+  const places = listen === undefined ? undefined : openLeecherPlaces(listen, {
     ...(token !== undefined && { token }),
     ...(insecure !== undefined && { insecure }),
   });

@@ -193,6 +193,9 @@ test("what cannot be seeded or leeched is one line", async (directory) => {
       [2, ["seed", "--group", "memory:1MiB"], "NAME=BACKEND"],
       [2, ["seed", "--group", "a=memory:1MiB", "--at", directory], "--at"],
       [2, ["leech", "telemap://[::1]:1", "--cache", "memory:", "--group", "--at", "x"], "--at"],
+      [2, ["seed", "memory:1MiB", "--listen", "nbd://127.0.0.1:0"], "telemap://HOST:PORT"],
+      [2, ["seed", "memory:1MiB", "--listen", "telemap://127.0.0.1:0", "--chunk", "5000"], "4 KiB"],
+      [2, ["seed", "memory:1MiB", "--dial", "telemap://[::1]:1", "--chunk", "64MiB"], "32 MiB"],
       [1, ["seed", `file:${directory}/missing`, "--listen", "telemap://127.0.0.1:0"], "missing"],
     ] as const
   ) {
