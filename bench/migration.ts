@@ -55,9 +55,9 @@ export async function compareMigration(rounds: number): Promise<string[]> {
 /** One migration while the program writes at a rate in MiB a second. */
 async function move(rate: number, rtt: number): Promise<MigrationRun> {
   await using program = await start(rate, rtt);
-  // The wire takes little of it, and leaves the rest to the copy.
-  takeMemory(2 * SIZE);
   const before = await readByWire(program.url);
+  // The wire takes next to none; and what lies free for some seconds is gone again.
+  takeMemory(2 * SIZE);
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },
   });
