@@ -1,17 +1,20 @@
 /**
  * What was written last before a handover, on its way here: it is asked for piece by piece before it is
- * known what that is, so that it comes with the offer; what is more than was expected is pulled.
+ * known what that is, as far as it arrives before anything else could; the rest is read once it is known.
  *
  * @module
  */
 import { ProtocolError } from "../backend/errors.ts";
 import type { ByteRange, RangeList } from "../backend/range_list.ts";
 import type { LeechedRegion } from "./leeched_region.ts";
+import { MESSAGE_LIMIT } from "./messages.ts";
 import { countPieces, pieceOf, rangesBehind } from "./pieces.ts";
 import type { SeederClient } from "./seeder_client.ts";
 
 /** Pieces that are asked for ahead at most, as a server has no more of them in hand. */
 const PIECES_MOST = 32;
+/** Bytes in flight of the rest: as the program stands still, nobody else is to have the link. */
+const READ_BYTES = 32 << 20;
 
 /** See the module. */
 export class LastSet {
@@ -32,10 +35,15 @@ export class LastSet {
     if (ranges.count > 0) this.#expected = countPieces(ranges);
   }
 
-  /** Asks for pieces of what will be offered under an epoch; those that are too many are empty. */
-  askAhead(epoch: number): void {
+  /**
+   * Asks for pieces of what will be offered under an epoch; those that are too many are empty. `rate` in
+   * bytes a ms, `roundTrip` in ms.
+   */
+  askAhead(epoch: number, { rate, roundTrip }: { rate: number; roundTrip: number }): void {
     if (this.#ahead?.epoch === epoch) return;
-    const count = Math.min(2 * this.#expected + 2, PIECES_MOST);
+    // What is read comes more quickly, but takes a round trip and some time to get going.
+    const arriving = Math.ceil(rate * roundTrip / MESSAGE_LIMIT.PIECE);
+    const count = Math.min(2 * arriving + 1, 2 * this.#expected + 2, PIECES_MOST);
     const asked = Array.from({ length: count }, async (_, index) => {
       return (await this.#client.last({ epoch, index })).content;
     });
@@ -44,23 +52,18 @@ export class LastSet {
     this.#ahead = { epoch, pieces: asked };
   }
 
-  /** Answers when all of what is offered is here, which `pull` brings as far as it was not asked for. */
-  async bring(
-    ranges: RangeList,
-    pull: (ranges: Iterable<ByteRange>) => Promise<void>,
-  ): Promise<void> {
+  /** Answers when all of what is offered is here, but for what a lost connection has cost. */
+  async bring(ranges: RangeList): Promise<void> {
     const pieces = (this.#ahead?.pieces ?? []).slice(0, countPieces(ranges));
-    const rest = rangesBehind(ranges, pieces.length);
-    const pulling = rest.length > 0 ? pull(rest) : undefined;
-    pulling?.catch(() => {});
+    const reading = this.#copy.bring(rangesBehind(ranges, pieces.length), READ_BYTES).catch(
+      () => {},
+    );
     for (const [index, piece] of pieces.entries()) {
-      // What did not come, as a connection was lost, is pulled like the rest.
       const content = await piece.catch(() => undefined);
       if (content === undefined) break;
       await this.#store(pieceOf(ranges, index), content);
     }
-    await pulling;
-    await pull(ranges);
+    await reading;
   }
 
   async #store(parts: readonly ByteRange[], content: Uint8Array): Promise<void> {

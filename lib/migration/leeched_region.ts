@@ -8,6 +8,7 @@ import { UsageError } from "../backend/errors.ts";
 import { CacheStage } from "../chunk/cache.ts";
 import { digestOf } from "../chunk/digests.ts";
 import type { ByteRange, RangeList } from "../backend/range_list.ts";
+import { settleAll } from "../backend/settle.ts";
 import { Puller, type PullOptions } from "../chunk/pull.ts";
 import type { ChunkRun } from "../chunk/pull_order.ts";
 
@@ -27,6 +28,9 @@ export interface Compared {
   left: number;
 }
 
+/** Requests at a time, however small they are. */
+const REQUESTS_MOST = 256;
+
 /** See the module. Before the handover nobody but the migration may reach it. */
 export class LeechedRegion extends CacheStage {
   /** Until it is written down that the region is here, once that began. */
@@ -45,6 +49,27 @@ export class LeechedRegion extends CacheStage {
   /** Pulls what is absent, these ranges first, until all is local or it is stopped. */
   pullFirst(ranges: Iterable<ByteRange>, options: PullOptions = {}): Puller {
     return this.pull({ ...options, ranges });
+  }
+
+  /** Brings what of these ranges is absent, with about so many bytes in flight. */
+  async bring(ranges: readonly ByteRange[], bytes: number): Promise<void> {
+    if (ranges.length === 0) return;
+    const { requestChunks } = this.region;
+    const runs = ranges.flatMap(({ offset, length }) => {
+      const from = this.region.chunkOf(offset), to = this.region.chunkBehind(offset + length);
+      const count = Math.ceil((to - from) / requestChunks);
+      return Array.from({ length: count }, (_, index): ChunkRun => {
+        const first = from + index * requestChunks;
+        return { from: first, to: Math.min(first + requestChunks, to) };
+      });
+    });
+    const next = runs.values();
+    const bringNext = async () => {
+      for (const { from, to } of next) await this.fetcher.bring(from, to);
+    };
+    const all = ranges.reduce((sum, { length }) => sum + length, 0);
+    const requests = Math.min(Math.ceil(runs.length * bytes / all), runs.length, REQUESTS_MOST);
+    await settleAll(Array.from({ length: requests }, bringNext));
   }
 
   /** What was written at the source is out of date here. */

@@ -253,7 +253,7 @@ export class LeecherCore {
       },
       askAhead: (epoch) => {
         if (this.#handover.force) return;
-        this.#lastSet.askAhead(epoch);
+        this.#lastSet.askAhead(epoch, { rate: this.#rate / 1000, roundTrip: this.#roundTrip });
       },
       receive: (offer) => this.#receive(offer),
       follow: () => this.#follow(),
@@ -428,9 +428,9 @@ export class LeecherCore {
     }
     Object.assign(metrics, { suspendMs, flushMs, lastSetBytes: all.byteLength });
     if (handover.force) return this.#fetchRest(all);
-    // The program stands still: nobody else is to have the link now. It pulls all that is absent.
-    const pull = (some: Iterable<ByteRange>) => this.#pull(some, { rateLimit: undefined });
-    await this.#lastSet.bring(ranges, pull);
+    await this.#lastSet.bring(ranges);
+    // Nothing is left to pull, unless there was more than an offer can tell, or a connection was lost.
+    await this.#pull(all, { rateLimit: undefined });
     metrics.repeatedBytes += all.byteLength;
     handover.receivedAt = performance.now();
   }
