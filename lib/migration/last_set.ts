@@ -43,7 +43,7 @@ export class LastSet {
     if (this.#ahead?.epoch === epoch) return;
     // What is read comes more quickly, but takes a round trip and some time to get going.
     const arriving = Math.ceil(rate * roundTrip / MESSAGE_LIMIT.PIECE);
-    const count = Math.min(2 * arriving + 1, 2 * this.#expected + 2, PIECES_MOST);
+    const count = Math.min(arriving + 1, 2 * this.#expected + 2, PIECES_MOST);
     const asked = Array.from({ length: count }, async (_, index) => {
       return (await this.#client.last({ epoch, index })).content;
     });
