@@ -8,6 +8,9 @@ import { setImmediate } from "node:timers";
 /** Work that is answered at once may keep the event loop from turning for so long, in ms. */
 const TURN_MS = 5;
 
+/** What a timer can wait for; it fires at once where it is told to wait for longer. */
+const TIMER_MOST_MS = 2 ** 31 - 1;
+
 /** Answers after so many milliseconds, or as soon as `signal` is aborted. */
 export function pauseFor(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
@@ -17,7 +20,7 @@ export function pauseFor(milliseconds: number, signal: AbortSignal): Promise<voi
       signal.removeEventListener("abort", over);
       resolve();
     };
-    const timer = setTimeout(over, milliseconds);
+    const timer = setTimeout(over, Math.min(milliseconds, TIMER_MOST_MS));
     signal.addEventListener("abort", over);
   });
 }

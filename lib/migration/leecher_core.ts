@@ -66,6 +66,8 @@ export interface Missing {
   milliseconds: number;
 }
 
+/** A round that goes on is waited for so long at least, in ms. */
+const TURN_MOST_MS = 3000;
 /** Between rounds that find nothing, in ms. */
 const IDLE_MS = 10;
 /** How long the source may take to hear that it is needed no more, in ms. */
@@ -177,7 +179,7 @@ export class LeecherCore {
    * @throws {FencedError} the source gave the region to somebody else.
    */
   finalize(options: FinalizeOptions): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#inTurnWithin(Math.max(options.maxTime, TURN_MOST_MS), async () => {
       await this.#driver.settled();
       if (this.isOwner) return;
       try {
@@ -462,6 +464,23 @@ export class LeecherCore {
     const { copy, pull } = this.#options;
     this.#puller?.stop();
     this.#puller = copy.pullFirst(ranges, pull);
+  }
+
+  /** In turn, or not at all: a round may wait for a source that is lost. */
+  async #inTurnWithin(milliseconds: number, action: () => Promise<void>): Promise<void> {
+    const begun = new AbortController();
+    let isLate = false;
+    const done = this.#inTurn(async () => {
+      if (isLate) return;
+      begun.abort();
+      await action();
+    });
+    await pauseFor(milliseconds, begun.signal);
+    if (begun.signal.aborted) return await done;
+    isLate = true;
+    throw new DeadlineError("Cannot take the region over: its source does not answer", {
+      hint: "try again; or where it is gone for good, promote the copy without it",
+    });
   }
 
   #inTurn<T>(action: () => Promise<T>): Promise<T> {

@@ -110,6 +110,8 @@ export class SeederCore {
     rate: Infinity,
     timer: undefined,
   };
+  /** One at a time: what one that is late does at its end must not come upon the next. */
+  #suspension: Promise<void> = Promise.resolve();
   #reading: Promise<unknown> = Promise.resolve();
   #digesting: Promise<unknown> = Promise.resolve();
 
@@ -222,7 +224,7 @@ export class SeederCore {
     }
     switch (action) {
       case "suspend":
-        return void this.#suspend();
+        return this.#beginToSuspend(this.#asked!);
       case "resume":
         return void this.#resume();
       case "fence":
@@ -285,13 +287,18 @@ export class SeederCore {
     }
   }
 
-  /** Suspends the program, and finds out what it has written last. */
-  async #suspend(): Promise<void> {
-    const { leech, generation, epoch } = this.#asked!;
-    const { program, lock } = this.#options;
-    const timeout = Math.min(this.#asked!.timeout, OFFER_MOST_MS);
+  #beginToSuspend(asked: Suspend): void {
+    const timeout = Math.min(asked.timeout, OFFER_MOST_MS);
     clearTimeout(this.#deadline);
-    this.#deadline = setTimeout(() => this.#late(epoch), timeout);
+    this.#deadline = setTimeout(() => this.#late(asked.epoch), timeout);
+    this.#suspension = this.#suspension.then(() => this.#suspend(asked, timeout));
+  }
+
+  /** Suspends the program, and finds out what it has written last. */
+  async #suspend({ leech, generation, epoch }: Suspend, timeout: number): Promise<void> {
+    const { program, lock } = this.#options;
+    const isWanted = () => this.#state.at === "suspending" && this.#state.epoch === epoch;
+    if (!isWanted()) return;
     void this.#throttle({ rate: 0, milliseconds: 0 });
     try {
       const asked = performance.now();
@@ -301,18 +308,18 @@ export class SeederCore {
       await program.suspend();
       const suspended = performance.now();
       await program.flush();
-      if (this.#state.at === "suspending") await lock.lock("writes", timeout);
+      if (isWanted()) await lock.lock("writes", timeout);
       const flushMs = performance.now() - suspended;
       this.#collect();
       const set = this.#followers.tell(leech.toHex(), generation, performance.now());
       const prepareMs = start - asked, suspendMs = suspended - start;
       this.#lastSet = { set, prepareMs, suspendMs, flushMs };
     } catch (error) {
+      if (!isWanted()) return await this.#letGo();
       this.#failure = { epoch, error: error as Error };
       return this.#happen({ type: "suspendFailed" });
     }
-    const isOpen = this.#state.at === "suspending" && this.#state.epoch === epoch;
-    if (isOpen) this.#happen({ type: "suspended" });
+    if (isWanted()) this.#happen({ type: "suspended" });
     // It took so long that the program was told to go on before it had stopped.
     else await this.#letGo();
   }

@@ -147,6 +147,31 @@ Deno.test("a program that does not suspend in time goes on", async () => {
   assertEquals([errorCode(late), core.stage, program.running], ["ETIMEDOUT", "serving", true]);
 });
 
+Deno.test("a suspension that is over late does not let go what was offered since", async () => {
+  const { core, lock, program, client } = seed();
+  const late = Promise.withResolvers<void>();
+  program.suspending = () => late.promise;
+  const [first, second] = [client(1), client(2)];
+  const { trackId } = await first.track({ chunkSize: CHUNK });
+  await assertRejects(
+    () => first.suspend({ trackId, generation: 0, epoch: 1, timeout: 20 }),
+    TelemapError,
+  );
+  await second.track({ chunkSize: CHUNK });
+  while (core.stage !== "serving") await new Promise((resolve) => setTimeout(resolve, 1));
+  program.suspending = () => Promise.resolve();
+  const offered = second.suspend({ trackId, generation: 0, epoch: 2, timeout });
+  late.resolve();
+  await offered;
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals([core.stage, program.running], ["offered", false]);
+  const writing = assertRejects(async () => {
+    await lock.writeAt(new Uint8Array(CHUNK), 0);
+  }, ReadOnlyError);
+  await second.confirm({ epoch: 2 });
+  await writing;
+});
+
 Deno.test("a record that cannot be written is tried again, and nothing is taken back meanwhile", async () => {
   const { core, program, client } = seed();
   const leecher = client(1);

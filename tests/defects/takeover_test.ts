@@ -72,3 +72,21 @@ Deno.test("closing a leecher ends its takeover, and the program goes on", async 
   await inTime(Promise.all([closing, taken, resumed.promise]));
   assertEquals(moving.seeder.stage === "given", false);
 });
+
+Deno.test("a takeover does not wait for ever behind a round whose source does not answer", async () => {
+  const answering = Promise.withResolvers<void>();
+  let isAnswering = true;
+  const program = { flush: () => isAnswering ? undefined : answering.promise };
+  await using moving = new MovingRegion({ size: SIZE, chunkSize: CHUNK, program });
+  {
+    await using target = await moving.leech();
+    await target.core.copied();
+    isAnswering = false;
+    void target.core.follow(1).catch(() => {});
+    await inTime(moving.whenAsked("dirty"));
+    const taking = () => inTime(target.core.finalize({ ...WAIT, maxTime: 0 }));
+    await assertRejects(taking, DeadlineError, "does not answer");
+    answering.resolve();
+  }
+  assertEquals(moving.seeder.stage, "serving");
+});
