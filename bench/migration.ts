@@ -6,18 +6,10 @@
  * @module
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { CHUNK_SIZE } from "../lib/chunk/chunk_size.ts";
-import { SeederClient } from "../lib/migration/seeder_client.ts";
-import type { RemoteBackend } from "../lib/rpc/client.ts";
 import { Leecher, openBackend } from "../mod.ts";
-import {
-  describeMigrations,
-  type MigrationRun,
-  type MigrationTrip,
-  type Slowdown,
-} from "./migration_table.ts";
+import { describeMigrations, type MigrationRun, type MigrationTrip } from "./migration_table.ts";
 import { MovedProcess } from "./moved_process.ts";
-import { median } from "./statistics.ts";
+import { lossAtRate, lossFlatOut } from "./followed_program.ts";
 import { takeMemory } from "./take_memory.ts";
 
 const SIZE = 1024 << 20, WORKING_SET = 64 << 20, PAGE = 4096;
@@ -27,10 +19,6 @@ const ROUND_TRIPS = [0, 5, 25];
 const PIECE = 1 << 20, DEPTH = 64;
 /** For how long the program writes before it is to move, in ms. */
 const WRITING_MS = 500;
-/** How its speed is measured: so often, for so many ms each. */
-const SPEEDS = 10, SPEED_MS = 150;
-/** Between questions for what was written, in ms, beside the round trip: what copying it takes; and for a standby. */
-const COPYING_MS = 50, STANDBY_MS = 1000;
 
 /** Measures all of it. */
 export async function compareMigration(rounds: number): Promise<string[]> {
@@ -40,12 +28,15 @@ export async function compareMigration(rounds: number): Promise<string[]> {
   const trips: MigrationTrip[] = [];
   for (const rtt of ROUND_TRIPS) {
     const trip: MigrationTrip = {
-      ...{ rtt, stoppedMs: await stopAndCopy(rtt), slowdowns: [] },
+      ...{ rtt, stoppedMs: await stopAndCopy(rtt), flatOut: [] },
       rates: RATES.map((rate) => ({ rate, runs: [] })),
     };
     trips.push(trip);
     for (let round = 0; round < rounds; round++) {
-      trip.slowdowns.push(await slowdown(rtt, control));
+      {
+        await using program = await start(0, rtt);
+        trip.flatOut.push(await lossFlatOut(program, control, rtt));
+      }
       for (const { rate, runs } of trip.rates) runs.push(await move(rate, rtt));
     }
   }
@@ -67,13 +58,14 @@ async function move(rate: number, rtt: number): Promise<MigrationRun> {
   const after = await readByWire(program.url);
   await program.do("go");
   await delay(WRITING_MS);
+  const slowdown = await lossAtRate(program, rtt);
   const first = await program.ask("written");
   await leecher.finalize({ strategy: "force", confirm: "ahead", maxTime: 10_000 });
   const metrics = await leecher.progress();
   const later = await program.ask("written") - first;
   await leecher.completed();
   return {
-    ...{ metrics, copyRate, wireRate: (before + after) / 2 },
+    ...{ metrics, copyRate, wireRate: (before + after) / 2, slowdown },
     perfectBytes: perfectBytes(first, later, metrics.rounds),
   };
 }
@@ -104,46 +96,6 @@ async function readByWire(url: string): Promise<number> {
   };
   await Promise.all(Array.from({ length: DEPTH }, read));
   return SIZE / 1e3 / (performance.now() - start);
-}
-
-/**
- * Shares of its speed that a program loses while it is asked for what it has written: as often as
- * rounds would, and as a standby would. Nothing is copied, as it is no matter of tracking to share
- * cores with who copies. The machine is faster at one time than at another: so it takes turns with a
- * program that nobody follows, of which it has some share of the speed before and while it is followed.
- */
-async function slowdown(rtt: number, control: MovedProcess): Promise<Slowdown> {
-  await using program = await start(0, rtt);
-  const shareOfControl = async () => {
-    const shares: number[] = [];
-    for (let turn = 0; turn < SPEEDS; turn++) {
-      const speed = await program.ask(`speed ${SPEED_MS}`);
-      shares.push(speed / await control.ask(`speed ${SPEED_MS}`));
-    }
-    return median(shares);
-  };
-  // Both are compiled by then.
-  await shareOfControl();
-  const alone = await shareOfControl();
-  await using region = await openBackend(program.url) as RemoteBackend;
-  const client = new SeederClient(region, crypto.getRandomValues(new Uint8Array(16)));
-  const { trackId, generation } = await client.track({ chunkSize: CHUNK_SIZE });
-  let since = generation;
-  const lossWhileAsked = async (pause: number) => {
-    const stop = new AbortController();
-    const asking = (async () => {
-      while (!stop.signal.aborted) {
-        since = (await client.dirty({ trackId, generation: since })).generation;
-        await delay(pause, undefined, { signal: stop.signal }).catch(() => {});
-      }
-    })();
-    const followed = await shareOfControl();
-    stop.abort();
-    await asking;
-    return 1 - followed / alone;
-  };
-  const asStandby = await lossWhileAsked(STANDBY_MS);
-  return { asStandby, byRounds: await lossWhileAsked(COPYING_MS + rtt) };
 }
 
 /** Milliseconds for which the program stands still that is stopped first. */
