@@ -15,6 +15,8 @@ import { takeMemory } from "./take_memory.ts";
 const SIZE = 1024 << 20, WORKING_SET = 64 << 20, PAGE = 4096;
 const RATES = [10, 100, 1000];
 const ROUND_TRIPS = [0, 5, 25];
+/** Of both sides, for what is under way. */
+const BUFFERS = 256 << 20;
 /** How the wire is read by itself: bytes a request, and requests at a time. */
 const PIECE = 1 << 20, DEPTH = 64;
 /** For how long the program writes before it is to move, in ms. */
@@ -59,6 +61,7 @@ async function move(rate: number, rtt: number): Promise<MigrationRun> {
   await program.do("go");
   await delay(WRITING_MS);
   const slowdown = await lossAtRate(program, rtt);
+  takeMemory(BUFFERS);
   const first = await program.ask("written");
   await leecher.finalize({ strategy: "force", confirm: "ahead", maxTime: 10_000 });
   const metrics = await leecher.progress();

@@ -69,12 +69,12 @@ export class ChunkFetcher {
   }
 
   /**
-   * Makes all chunks of `[from, to)` local. Throws what the remote or the cache's backend throws;
+   * Makes all chunks of `[from, to)` local, see {@linkcode start}. Throws what the remote or the cache's backend throws;
    * the other chunks are local then.
    */
-  async bring(from: number, to: number): Promise<void> {
+  async bring(from: number, to: number, { aside = false } = {}): Promise<void> {
     for (let joins = 0;; joins++) {
-      const { own, others } = this.#begin(from, to);
+      const { own, others } = this.#begin(from, to, aside);
       const joined = settleAll(others);
       if (joins >= JOINS) await settleAll([...own, joined]);
       else await settleAll([...own, joined.catch(() => {})]);
@@ -137,7 +137,11 @@ export class ChunkFetcher {
   }
 
   /** Requests what of `[from, to)` is neither local nor on its way; finds who fetches the rest. */
-  #begin(from: number, to: number): { own: Promise<void>[]; others: Promise<void>[] } {
+  #begin(
+    from: number,
+    to: number,
+    aside: boolean,
+  ): { own: Promise<void>[]; others: Promise<void>[] } {
     const { states, requestChunks } = this.#region;
     const own: Promise<void>[] = [], others: Promise<void>[] = [];
     for (let at = states.nextAbsent(from, to); at < to; at = states.nextAbsent(at, to)) {
@@ -150,7 +154,7 @@ export class ChunkFetcher {
       const most = Math.min(at + requestChunks, to);
       let end = at + 1;
       while (end < most && !states.local.has(end) && !states.isPulling(end)) end++;
-      own.push(this.start(at, end));
+      own.push(this.start(at, end, { aside }));
       at = end;
     }
     return { own, others };

@@ -13,8 +13,8 @@ import type { SeederClient } from "./seeder_client.ts";
 
 /** Pieces that are asked for ahead at most, as a server has no more of them in hand. */
 const PIECES_MOST = 32;
-/** Bytes in flight of the rest: as the program stands still, nobody else is to have the link. */
-const READ_BYTES = 32 << 20;
+/** Bytes in flight of the rest, at least and at most: twice what the link carries in a round trip. */
+const READ_BYTES = { LEAST: 4 << 20, MOST: 32 << 20 } as const;
 
 /** See the module. */
 export class LastSet {
@@ -23,6 +23,8 @@ export class LastSet {
   /** Pieces of the latest round: the last set is expected to have about as many. */
   #expected = 1;
   #ahead: { epoch: number; pieces: Promise<Uint8Array>[] } | undefined;
+  /** Bytes that the link carries in a round trip. */
+  #carried = 0;
 
   /** Nothing is expected yet. */
   constructor(client: SeederClient, copy: LeechedRegion) {
@@ -42,7 +44,8 @@ export class LastSet {
   askAhead(epoch: number, { rate, roundTrip }: { rate: number; roundTrip: number }): void {
     if (this.#ahead?.epoch === epoch) return;
     // What is read comes more quickly, but takes a round trip and some time to get going.
-    const arriving = Math.ceil(rate * roundTrip / MESSAGE_LIMIT.PIECE);
+    this.#carried = rate * roundTrip;
+    const arriving = Math.ceil(this.#carried / MESSAGE_LIMIT.PIECE);
     const count = Math.min(arriving + 1, 2 * this.#expected + 2, PIECES_MOST);
     const asked = Array.from({ length: count }, async (_, index) => {
       return (await this.#client.last({ epoch, index })).content;
@@ -55,9 +58,9 @@ export class LastSet {
   /** Answers when all of what is offered is here, but for what a lost connection has cost. */
   async bring(ranges: RangeList): Promise<void> {
     const pieces = (this.#ahead?.pieces ?? []).slice(0, countPieces(ranges));
-    const reading = this.#copy.bring(rangesBehind(ranges, pieces.length), READ_BYTES).catch(
-      () => {},
-    );
+    const rest = rangesBehind(ranges, pieces.length);
+    const bytes = Math.min(Math.max(2 * this.#carried, READ_BYTES.LEAST), READ_BYTES.MOST);
+    const reading = this.#copy.bring(rest, bytes).catch(() => {});
     for (const [index, piece] of pieces.entries()) {
       const content = await piece.catch(() => undefined);
       if (content === undefined) break;

@@ -65,7 +65,7 @@ export class LeechedRegion extends CacheStage {
     });
     const next = runs.values();
     const bringNext = async () => {
-      for (const { from, to } of next) await this.fetcher.bring(from, to);
+      for (const { from, to } of next) await this.fetcher.bring(from, to, { aside: true });
     };
     const all = ranges.reduce((sum, { length }) => sum + length, 0);
     const requests = Math.min(Math.ceil(runs.length * bytes / all), runs.length, REQUESTS_MOST);
