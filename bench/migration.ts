@@ -10,7 +10,7 @@ import { Leecher, openBackend } from "../mod.ts";
 import { describeMigrations, type MigrationRun, type MigrationTrip } from "./migration_table.ts";
 import { MovedProcess } from "./moved_process.ts";
 import { lossAtRate, lossFlatOut } from "./followed_program.ts";
-import { takeMemory } from "./take_memory.ts";
+import { takeLargePages, takeMemory } from "./take_memory.ts";
 
 const SIZE = 1024 << 20, WORKING_SET = 64 << 20, PAGE = 4096;
 const RATES = [10, 100, 1000];
@@ -50,7 +50,7 @@ async function move(rate: number, rtt: number): Promise<MigrationRun> {
   await using program = await start(rate, rtt);
   const before = await readByWire(program.url);
   // The wire takes next to none; and what lies free for some seconds is gone again.
-  takeMemory(2 * SIZE);
+  takeLargePages(2 * SIZE);
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },
   });
@@ -104,7 +104,7 @@ async function readByWire(url: string): Promise<number> {
 /** Milliseconds for which the program stands still that is stopped first. */
 async function stopAndCopy(rtt: number): Promise<number> {
   await using program = await start(0, rtt);
-  takeMemory(2 * SIZE);
+  takeLargePages(2 * SIZE);
   const begin = performance.now();
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },

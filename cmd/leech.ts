@@ -129,10 +129,12 @@ export const leech: Command = defineCommand({
     const goal = {
       maxDowntime: parseDuration(options["max-downtime"]),
       maxTime: parseDuration(options["max-time"]),
-      suspendMs: parseDuration(options["max-suspend"]),
+      suspendMs: parsePositive("--max-suspend", options["max-suspend"]),
       ...{ strategy, confirm },
     };
-    const interval = options.follow === undefined ? undefined : parseDuration(options.follow);
+    const interval = options.follow === undefined
+      ? undefined
+      : parsePositive("--follow", options.follow);
     using promotions = interval === undefined ? undefined : new Promotions();
     if (options.group && at !== undefined) {
       throw new UsageError("Cannot have several regions appear in one directory", {
@@ -261,4 +263,11 @@ function summaryOf(metrics: MigrationMetrics): string {
   const told = Object.entries(parts).map(([name, ms]) => `${name} ${ms.toFixed(1)}`).join(", ");
   return `after ${downtimeMs.toFixed(1)} ms of downtime (${told}), ${rounds} rounds and ` +
     `${(receivedBytes / 2 ** 20).toFixed(0)} MiB`;
+}
+
+/** A time in ms that is not nothing. */
+function parsePositive(option: string, text: string): number {
+  const milliseconds = parseDuration(text);
+  if (milliseconds > 0) return milliseconds;
+  throw new UsageError(`${option} needs some time, such as 1s, not ${text}`);
 }

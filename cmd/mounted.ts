@@ -25,8 +25,14 @@ export function mountFields(mounted: Mounted): Record<string, unknown> {
 /** The same for people. */
 export function mountWords(mounted: Mounted): string {
   return [...mounted].map(([name, { device, path, size }]) =>
-    `${name === "" ? "" : `${name}: `}${formatSize(size)} at ${path} by ${device}`
+    `${name === "" ? "" : `${name}: `}${sizeWords(size)} at ${path} by ${device}`
   ).join(", ");
+}
+
+/** A size that is no multiple of a unit is told in bytes. */
+function sizeWords(size: number): string {
+  const text = formatSize(size);
+  return text === `${size}` ? `${size} bytes` : text;
 }
 
 /** Where they are, as the subject of what is said of one of them. */
@@ -41,11 +47,10 @@ export function firstGone(mounted: Mounted): Promise<Error | undefined> {
 
 /** A value of `--group` of the form NAME=BACKEND. Throws {@linkcode UsageError} for any other. */
 export function parsePart(text: string): { name: string; backend: string } {
-  const at = text.indexOf("=");
-  if (at > 0 && at < text.length - 1) {
-    return { name: text.slice(0, at), backend: text.slice(at + 1) };
-  }
+  const [, name, backend] = /^([\w][\w.-]*)=(.+)$/.exec(text) ?? [];
+  if (name !== undefined && backend !== undefined) return { name, backend };
   throw new UsageError(`Cannot take ${text} as a part of a group`, {
-    hint: "expected NAME=BACKEND, such as disk=file:/srv/disk.img",
+    hint: "expected NAME=BACKEND, such as disk=file:/srv/disk.img, with a name of letters, digits, " +
+      "and . _ - within",
   });
 }

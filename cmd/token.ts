@@ -16,7 +16,20 @@ export const TOKEN_OPTION = {
 /** The token in a file: its content without white space around it; undefined without a file. */
 export async function readToken(path: string | undefined): Promise<string | undefined> {
   if (path === undefined) return undefined;
-  const token = (await Deno.readTextFile(path)).trim();
+  const token = (await readText(path)).trim();
   if (token === "") throw new UsageError(`Cannot use ${path} as a token as the file is empty`);
   return token;
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (error) {
+    const why = error instanceof Deno.errors.NotFound
+      ? "there is no such file"
+      : error instanceof Deno.errors.PermissionDenied
+      ? "it may not be read"
+      : (error as Error).message;
+    throw new UsageError(`Cannot read a token from ${path}: ${why}`);
+  }
 }

@@ -264,7 +264,7 @@ export class TargetDriver {
     try {
       offer = await this.#client.suspend(asked, this.#options(timeout));
     } catch (error) {
-      return await this.#notOffered(error as Error, epoch);
+      return this.#notOffered(error as Error, epoch);
     }
     this.#put({ type: "offered", epoch });
     if (this.#state.at !== "receiving" || this.#state.epoch !== epoch) return;
@@ -276,7 +276,7 @@ export class TargetDriver {
     this.#put({ type: "received", epoch });
   }
 
-  async #notOffered(error: Error, epoch: number): Promise<void> {
+  #notOffered(error: Error, epoch: number): void {
     if (isUnanswered(error)) {
       if (performance.now() >= this.#late) return this.#abandon(error);
       if (this.#isAsking(epoch)) this.#put({ type: "unanswered" });

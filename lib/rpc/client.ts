@@ -263,7 +263,9 @@ export class RemoteBackend implements Backend {
       throw new RangeError(`Cannot wait ${timeout} ms for an answer`);
     }
     if ((this.#server!.features & FEATURE.CONTROL) === 0) {
-      throw new UnsupportedError(`${this.#url} takes no messages for this region`);
+      throw new UnsupportedError(`${this.#url} takes no messages for this region`, {
+        hint: "to move it, have telemap seed serve it: telemap serve lets nobody take it over",
+      });
     }
     signal?.throwIfAborted();
     const request = new WireRequest(TYPE.CONTROL, 0, 0, message.slice());
