@@ -50,7 +50,8 @@ export function parsePart(text: string): { name: string; backend: string } {
   const [, name, backend] = /^([\w][\w.-]*)=(.+)$/.exec(text) ?? [];
   if (name !== undefined && backend !== undefined) return { name, backend };
   throw new UsageError(`Cannot take ${text} as a part of a group`, {
-    hint: "expected NAME=BACKEND, such as disk=file:/srv/disk.img, with a name of letters, digits, " +
+    hint:
+      "expected NAME=BACKEND, such as disk=file:/srv/disk.img, with a name of letters, digits, " +
       "and . _ - within",
   });
 }

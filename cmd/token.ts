@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { UsageError } from "../lib/backend/errors.ts";
+import { TelemapError, UsageError } from "../lib/backend/errors.ts";
 import type { Option } from "./command.ts";
 
 /** The option that names the file with the token of a `telemap://` server to connect to. */
@@ -25,11 +25,11 @@ async function readText(path: string): Promise<string> {
   try {
     return await Deno.readTextFile(path);
   } catch (error) {
-    const why = error instanceof Deno.errors.NotFound
-      ? "there is no such file"
+    const [code, why] = error instanceof Deno.errors.NotFound
+      ? ["ENOENT", "there is no such file"] as const
       : error instanceof Deno.errors.PermissionDenied
-      ? "it may not be read"
-      : (error as Error).message;
-    throw new UsageError(`Cannot read a token from ${path}: ${why}`);
+      ? ["EACCES", "it may not be read"] as const
+      : ["EIO", (error as Error).message] as const;
+    throw new TelemapError(code, `Cannot read a token from ${path}: ${why}`, { cause: error });
   }
 }

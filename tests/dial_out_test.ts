@@ -321,7 +321,13 @@ Deno.test("a region is handed over by a seeder that dials its leecher", async ()
     { leech: pattern(16, 1), peer: listen, chunkSize: 65536 },
   );
   await leecher.copied();
-  await leecher.finalize({ maxDowntime: 1000, maxTime: 10_000, strategy: "wait", offerMs: 5000 });
+  await leecher.finalize({
+    maxDowntime: 1000,
+    maxTime: 10_000,
+    confirm: "auto",
+    strategy: "wait",
+    offerMs: 5000,
+  });
   await given.promise;
   assertEquals(asked.filter((what) => what !== "flush"), ["suspend"]);
   await leecher.completed();

@@ -321,9 +321,9 @@ Deno.test("a message or an answer that arrives damaged is sent once more", async
       return undefined;
     };
     let came = 0;
-    const control: Controller = (message) => {
+    const control: Controller = (message, gone) => {
       came++;
-      return reverse(message);
+      return reverse(message, gone);
     };
     await withHarm(harm, control, async (region) => {
       const message = pattern(100, 7);
