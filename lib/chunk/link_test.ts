@@ -25,7 +25,8 @@ Deno.test("something takes its time, less all silences", () => {
   const property = fc.property(cutOptions, seeds, times, durations, (options, seed, start, d) => {
     const cuts = new Cuts(options, 0, seed);
     const end = cuts.end(start, d);
-    assert(end >= start + d);
+    // Sums over many periods are rounded.
+    assert(end >= start + d - 1e-6);
     const silences = Math.ceil((end - start) / options.period) + 1;
     const tolerance = (silences + 1) * 2 * (end - start) / 5000 + 1e-6;
     const active = activeTime(cuts, start, end);
