@@ -300,12 +300,14 @@ export class SeederCore {
     const isWanted = () => this.#state.at === "suspending" && this.#state.epoch === epoch;
     if (!isWanted()) return;
     void this.#throttle({ rate: 0, milliseconds: 0 });
+    let isSuspended = false;
     try {
       const asked = performance.now();
       // Once more while it runs, so that little is left to be flushed while it does not.
       await program.flush();
       const start = performance.now();
       await program.suspend();
+      isSuspended = true;
       const suspended = performance.now();
       await program.flush();
       if (isWanted()) await lock.lock("writes", timeout);
@@ -315,7 +317,8 @@ export class SeederCore {
       const prepareMs = start - asked, suspendMs = suspended - start;
       this.#lastSet = { set, prepareMs, suspendMs, flushMs };
     } catch (error) {
-      if (!isWanted()) return await this.#letGo();
+      // One that did not stop was told to go on when it was late.
+      if (!isWanted()) return isSuspended ? await this.#letGo() : undefined;
       this.#failure = { epoch, error: error as Error };
       return this.#happen({ type: "suspendFailed" });
     }
