@@ -24,9 +24,6 @@ import { ProgramCommands } from "./shell.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken } from "./token.ts";
 
-/** What a timer can wait for, in ms. */
-const TIMER_MOST_MS = 2 ** 31 - 1;
-
 /** See the module. */
 export const leech: Command = defineCommand({
   name: "leech",
@@ -95,7 +92,7 @@ export const leech: Command = defineCommand({
       default: "wait",
     },
     confirm: {
-      help: "whether the source commits after all is here",
+      help: "when the source commits: after all is here, or ahead",
       value: ["auto", "ahead", "after"],
       default: "auto",
     },
@@ -234,7 +231,6 @@ export const leech: Command = defineCommand({
 /** Answers whether all was copied once within so many ms, as soon as that is known. */
 async function isCopiedWithin(leecher: Leeching<unknown>, milliseconds: number): Promise<boolean> {
   const copied = leecher.copied().then(() => true);
-  if (milliseconds > TIMER_MOST_MS) return await copied;
   const over = new AbortController();
   try {
     return await Promise.race([copied, pauseFor(milliseconds, over.signal).then(() => false)]);

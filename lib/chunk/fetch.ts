@@ -69,8 +69,8 @@ export class ChunkFetcher {
   }
 
   /**
-   * Makes all chunks of `[from, to)` local, see {@linkcode start}. Throws what the remote or the cache's backend throws;
-   * the other chunks are local then.
+   * Makes all chunks of `[from, to)` local, as {@linkcode start} does with a request. Throws what the
+   * remote or the cache's backend throws; the other chunks are local then.
    */
   async bring(from: number, to: number, { aside = false } = {}): Promise<void> {
     for (let joins = 0;; joins++) {

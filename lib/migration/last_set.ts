@@ -61,12 +61,16 @@ export class LastSet {
     const rest = rangesBehind(ranges, pieces.length);
     const bytes = Math.min(Math.max(2 * this.#carried, READ_BYTES.LEAST), READ_BYTES.MOST);
     const reading = this.#copy.bring(rest, bytes).catch(() => {});
-    for (const [index, piece] of pieces.entries()) {
-      const content = await piece.catch(() => undefined);
-      if (content === undefined) break;
-      await this.#store(pieceOf(ranges, index), content);
+    try {
+      for (const [index, piece] of pieces.entries()) {
+        const content = await piece.catch(() => undefined);
+        if (content === undefined) break;
+        await this.#store(pieceOf(ranges, index), content);
+      }
+    } finally {
+      // What arrived once the program goes on at the source would be out of date.
+      await reading;
     }
-    await reading;
   }
 
   async #store(parts: readonly ByteRange[], content: Uint8Array): Promise<void> {
