@@ -92,7 +92,7 @@ export const leech: Command = defineCommand({
       default: "wait",
     },
     confirm: {
-      help: "when the source commits: after all is here, or ahead",
+      help: "commit after all is here, or ahead of it",
       value: ["auto", "ahead", "after"],
       default: "auto",
     },
