@@ -26,7 +26,7 @@ import {
   type RoundTrip,
 } from "./round_trips.ts";
 import { readInOrder, readPage, type Transfer, writeInOrder } from "./sequential.ts";
-import { alternate, type Comparison, table } from "./statistics.ts";
+import { alternate, type Comparison, median, table } from "./statistics.ts";
 import { takeMemory } from "./take_memory.ts";
 
 const ROUND_TRIPS = [0, 1, 5, 10, 25, 50, 100];
@@ -34,10 +34,15 @@ const RATE = "1GB/s";
 /** The round-trip time of mounts from whose cache is read. */
 const WARM_RTT = 25;
 /**
- * So often a round all of a mount is written over, in turn with a mount that has no round-trip time:
- * one time varies by a tenth and more, whatever the mount.
+ * So often a round each mount is read, on new mounts: a machine whose memory has to be found first makes
+ * some of them slower, and none quicker. The best of them counts.
  */
-const WRITES = 24;
+const READS = 3;
+/**
+ * So often a round two mounts are written over in turn, of which one has no round-trip time: there and
+ * back again, as the second of two writes in a row to one mount is quicker than the first.
+ */
+const WRITES = 16;
 const PIECE = 1 << 20;
 const PAGE = 4096;
 const REPORT = new URL("../report/", import.meta.url);
@@ -117,10 +122,7 @@ async function measureRoundTrips(
   const short = { size, limit: seconds * 1000 }, whole = { size, limit: Infinity };
   for (let round = 0; round < rounds; round++) {
     for (const { rtt, direct, managed, writes } of trips) {
-      // A region is kept twice, in the cache and by the kernel.
-      takeMemory(2 * size);
       direct.push(await measureDirect(site, rtt, short));
-      takeMemory(2 * size);
       managed.push(await measureManaged(site, rtt, whole));
       takeMemory(4 * size);
       writes.push(...await writeInTurn(site, rtt, whole));
@@ -130,24 +132,31 @@ async function measureRoundTrips(
 }
 
 async function measureDirect(site: Site, rtt: number, transfer: Transfer): Promise<DirectRun> {
-  const last = await lookAtEnd(mountPlain(site, rtt), transfer.size);
-  await using mount = await mountPlain(site, rtt);
-  return { last, ...readAll(mount, transfer), write: writeInOrder(mount.file, transfer) };
+  const mount = () => mountPlain(site, rtt);
+  const run = await measureReads(mount, transfer);
+  await using written = await mount();
+  return { ...run, write: writeInOrder(written.file, transfer) };
 }
 
-async function measureManaged(site: Site, rtt: number, transfer: Transfer): Promise<MountRun> {
-  const last = await lookAtEnd(mountCached(site, rtt), transfer.size);
-  await using mount = await mountCached(site, rtt);
-  return { last, ...readAll(mount, transfer) };
+function measureManaged(site: Site, rtt: number, transfer: Transfer): Promise<MountRun> {
+  return measureReads(() => mountCached(site, rtt), transfer);
 }
 
-async function lookAtEnd(opening: Promise<Mount>, size: number): Promise<number> {
-  await using mount = await opening;
-  return readPage(mount.file, size - PAGE);
-}
-
-function readAll({ file }: Mount, transfer: Transfer): { first: number; read: number } {
-  return { first: readPage(file, 0), read: readInOrder(file, transfer) };
+async function measureReads(mount: () => Promise<Mount>, transfer: Transfer): Promise<MountRun> {
+  const { size } = transfer;
+  const firsts: number[] = [], lasts: number[] = [], reads: number[] = [];
+  for (let index = 0; index < READS; index++) {
+    {
+      await using looked = await mount();
+      lasts.push(readPage(looked.file, size - PAGE));
+    }
+    // A region is kept twice, in the cache and by the kernel.
+    takeMemory(2 * size);
+    await using read = await mount();
+    firsts.push(readPage(read.file, 0));
+    reads.push(readInOrder(read.file, transfer));
+  }
+  return { first: median(firsts), last: median(lasts), read: Math.max(...reads) };
 }
 
 /** Each mount is the first one half of the time: that one is a little slower, whatever its distance. */
@@ -168,14 +177,18 @@ async function writeInTurn(site: Site, rtt: number, transfer: Transfer): Promise
 
 /** Two managed mounts whose caches are full, of which one has no round-trip time. */
 function alternateWrites(far: Mount, near: Mount, transfer: Transfer): PairedWrite[] {
-  return Array.from({ length: WRITES / 2 }, (_, index) => {
-    const write = { far: 0, near: 0 };
-    const order = index % 2 === 0 ? ["far", "near"] as const : ["near", "far"] as const;
-    for (const which of order) {
-      write[which] = writeInOrder((which === "far" ? far : near).file, transfer);
-    }
-    return write;
+  const write = ({ file }: Mount) => writeInOrder(file, transfer);
+  // The first of those that count is to be the second in a row, as its last one is.
+  write(near), write(far);
+  return Array.from({ length: WRITES / 2 }, () => {
+    const there = [write(far), write(near)] as const, back = [write(near), write(far)] as const;
+    return { far: together(there[0], back[1]), near: together(there[1], back[0]) };
   });
+}
+
+/** MB/s of as much once at this and once at that rate. */
+function together(one: number, other: number): number {
+  return 2 / (1 / one + 1 / other);
 }
 
 function mountPlain({ remote }: Site, rtt: number): Promise<Mount> {

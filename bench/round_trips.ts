@@ -7,13 +7,13 @@
 import { type LineChart, lineChart } from "./line_chart.ts";
 import { median, percentile } from "./statistics.ts";
 
-/** What one run on fresh mounts of one kind showed. */
+/** What new mounts of one kind showed in one round. */
 export interface MountRun {
   /** Milliseconds of the first 4 KiB after the mount, at its beginning. */
   first: number;
   /** The same of another mount, at its end. */
   last: number;
-  /** MB/s of reading all of it in order. */
+  /** MB/s of reading all of it in order, at best. */
   read: number;
 }
 
@@ -23,7 +23,7 @@ export interface DirectRun extends MountRun {
   write: number;
 }
 
-/** MB/s of writing all of two managed mounts in order, right after each other, with full caches. */
+/** MB/s of writing all of two managed mounts in order, there and back again, with full caches. */
 export interface PairedWrite {
   /** With the round-trip time. */
   far: number;
