@@ -24,6 +24,9 @@ import { ProgramCommands } from "./shell.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { readToken } from "./token.ts";
 
+/** Between tries to be done with the source. */
+const RETRY_MS = { FIRST: 1000, MOST: 60_000 } as const;
+
 /** See the module. */
 export const leech: Command = defineCommand({
   name: "leech",
@@ -44,7 +47,7 @@ export const leech: Command = defineCommand({
     "in use on the same device; --suspend and --resume are run as by telemap seed, and this ends " +
     "when they have everything.\n" +
     "It stays mounted until SIGINT or SIGTERM. With --json it prints one line for each event: " +
-    "progress, lag, ready, complete, seeding, stage and closed.",
+    "progress, lag, ready, unsettled, complete, seeding, stage and closed.",
   operands: [{ name: "URL", help: "address of the seeder", value: "url" }],
   options: {
     group: { help: "take over the parts of a group, each as a device" },
@@ -156,6 +159,7 @@ export const leech: Command = defineCommand({
       stop.received.then(() => undefined),
       ...(next === undefined ? [] : [next.failed]),
     ]);
+    const over = new AbortController();
     let lost: Error | undefined;
     let mounted: Mounted | undefined, missing: Missing | undefined;
     /** Takes over; a standby whose source does not let go stays one. */
@@ -181,7 +185,11 @@ export const leech: Command = defineCommand({
     };
     /** After the takeover: answers when this side is needed no more. */
     const goOn = async (): Promise<undefined> => {
-      await leecher.completed();
+      await completedAtLast(leecher, over.signal, (error) => {
+        if (json) console.log(JSON.stringify({ event: "unsettled", message: error.message }));
+        console.error(`telemap: ${error.message}`);
+        console.error("telemap: the region stays here, and its source is needed on; trying again");
+      });
       say("complete", await leecher.progress(), "Everything is here; the source is needed no more");
       if (next === undefined) return await stopped;
       const { url, released } = await next.ready;
@@ -219,6 +227,7 @@ export const leech: Command = defineCommand({
         lost = await Promise.race([goOn(), stopped, firstGone(mounted)]);
       }
     } finally {
+      over.abort();
       const close = () => next === undefined ? leecher.close() : next.close(leecher);
       await (mounted === undefined ? close() : closeOnceFree(pathsOf(mounted), close))
         .catch((error) => lost ??= error);
@@ -236,6 +245,26 @@ async function isCopiedWithin(leecher: Leeching<unknown>, milliseconds: number):
     return await Promise.race([copied, pauseFor(milliseconds, over.signal).then(() => false)]);
   } finally {
     over.abort();
+  }
+}
+
+/**
+ * Answers when the source is needed no more. The region is here, and in use: where its source is away, it
+ * goes on all the same, and that is tried again.
+ */
+async function completedAtLast(
+  leecher: Leeching<unknown>,
+  over: AbortSignal,
+  onFailure: (error: Error) => void,
+): Promise<void> {
+  for (let pause: number = RETRY_MS.FIRST;; pause = Math.min(pause * 2, RETRY_MS.MOST)) {
+    try {
+      return await leecher.completed();
+    } catch (error) {
+      if (over.aborted) throw error;
+      onFailure(error as Error);
+      await pauseFor(pause, over);
+    }
   }
 }
 

@@ -111,6 +111,11 @@ export interface Backend extends AsyncDisposable {
    * even where the store is slow. Missing: `writeAt` is as good for that.
    */
   writeAside?(buffer: Uint8Array, offset: number): Promise<void>;
+  /**
+   * The bytes of a range themselves, for who overwrites all of them by and by: until then, nobody else
+   * may use the range. Missing: the store can be written by `writeAt` only.
+   */
+  placeAt?(offset: number, length: number): Uint8Array<ArrayBuffer>;
   /** Answers when all that was acknowledged before the call is durable (see {@linkcode durable}). */
   flush(): Awaitable<void>;
   /**

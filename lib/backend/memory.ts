@@ -78,7 +78,7 @@ export class MemoryBackend implements Backend {
   readonly writesAtOnce = true;
   readonly restsBetweenCalls = true;
   readonly readOnly: boolean;
-  /** The region itself. Write to it by {@linkcode writeAt} only; `bytes` is empty after close. */
+  /** The region itself. Write to it by the methods only; `bytes` is empty after close. */
   readonly memory: { readonly bytes: Uint8Array<ArrayBuffer>; readonly address: number };
   readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #written: Bitmap;
@@ -105,6 +105,12 @@ export class MemoryBackend implements Backend {
     if (buffer.length === 0) return;
     this.#markWritten(offset, buffer.length);
     this.#bytes.set(buffer, offset);
+  }
+
+  placeAt(offset: number, length: number): Uint8Array<ArrayBuffer> {
+    this.#checkWrite(offset, length);
+    if (length > 0) this.#markWritten(offset, length);
+    return this.#bytes.subarray(offset, offset + length);
   }
 
   /** All of it is going to be written: it is taken up by pages of 2 MiB, where the kernel has those. */

@@ -20,6 +20,20 @@ Deno.test("every method answers at once", async () => {
   assertEquals(memory.durable, false);
 });
 
+Deno.test("what is placed is written, and only inside a region that can be", async () => {
+  await using memory = openMemory({ size: 4 * BLOCK });
+  memory.placeAt(BLOCK, 2).set([1, 2]);
+  const bytes = new Uint8Array(4);
+  memory.readAt(bytes, BLOCK - 1);
+  assertEquals(bytes, Uint8Array.of(0, 1, 2, 0));
+  assertEquals(memory.extents(0, 4 * BLOCK)[1], {
+    ...{ offset: BLOCK, length: BLOCK, hole: false, zero: false },
+  });
+  assertThrows(() => memory.placeAt(4 * BLOCK - 1, 2), RangeError);
+  await using readOnly = openSharedMemory({ ...memory.share(), readOnly: true });
+  assertThrows(() => readOnly.placeAt(0, 1), ReadOnlyError);
+});
+
 Deno.test("extents tell what was written from what never was, and from what was zeroed", async () => {
   await using memory = openMemory({ size: 8 * BLOCK + 100 });
   const hole = { hole: true, zero: true };

@@ -10,7 +10,8 @@
  * 3. A write waits neither for the remote nor for a fetch. What it leaves of an absent chunk is
  *    fetched later: before the chunk is pushed or read as a whole, or promised to be kept where the
  *    journal cannot keep a part. Only when very many chunks are in that state, or more is dirty
- *    than may be, do writes wait.
+ *    than may be, do writes wait; and for a chunk that is being received right where it belongs, as
+ *    the first copy of a migration is.
  * 4. A write while its chunk is pushed has it pushed again. A chunk is copied for that while nobody
  *    changes it; a write that begins later marks it, and it stays dirty.
  * 5. A dirty chunk becomes clean only when the remote has flushed a copy of its last version.
@@ -255,7 +256,8 @@ export class CacheStage implements Backend {
   #change(from: number, to: number, apply: () => Awaitable<void>): Awaitable<void> {
     const { region } = this;
     const first = region.chunkOf(from), behind = region.chunkBehind(to);
-    const wait = this.#room() ?? this.pusher.room(first, behind);
+    const wait = this.fetcher.placed(first, behind) ?? this.#room() ??
+      this.pusher.room(first, behind);
     if (wait !== undefined) {
       return wait.then(() => {
         region.checkOpen();

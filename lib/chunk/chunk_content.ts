@@ -12,22 +12,24 @@ import { isZero } from "../backend/zeroes.ts";
 /**
  * Writes `content` at `offset`. Chunks of `chunkSize` bytes, counted from the beginning of the
  * buffer, that are all zeroes become holes; neighbours of a kind go in one call, and
- * all calls side by side. Writes go `aside` where the backend has a way for that. Answers how many
- * bytes of chunks were all zeroes.
+ * all calls side by side. Writes go `aside` where the backend has a way for that; what is `placed` was
+ * received there, so that only holes are to be made. Answers how many bytes of chunks were all zeroes.
  */
 export async function writeChunks(
   backend: Backend,
   content: Uint8Array,
   offset: number,
   chunkSize: number,
-  { aside = false } = {},
+  { aside = false, placed = false } = {},
 ): Promise<number> {
   const { length } = content;
   let zeroBytes = 0;
-  const write = (run: Uint8Array, at: number) =>
-    aside && backend.writeAside !== undefined
+  const write = (run: Uint8Array, at: number): Awaitable<void> => {
+    if (placed) return;
+    return aside && backend.writeAside !== undefined
       ? backend.writeAside(run, at)
       : backend.writeAt(run, at);
+  };
   const waits: Promise<void>[] = [];
   for (let at = 0; at < length;) {
     const zero = isZero(content.subarray(at, at + chunkSize));

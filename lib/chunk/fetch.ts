@@ -15,6 +15,8 @@ interface Request {
   readonly to: number;
   /** Whether nobody waits for it, so that it may be put into the cache aside. */
   readonly aside: boolean;
+  /** Whether it is received right where it belongs in the cache. */
+  readonly placed: boolean;
   /** First and behind-last chunk of each run in turn whose content is out of date on its way. */
   readonly outdated: number[];
 }
@@ -46,10 +48,38 @@ export class ChunkFetcher {
   readonly flights: Flights = new Flights();
   readonly #region: CachedRegion;
   readonly #underWay = new Set<Flight>();
+  #isPlacing = false;
+  #placedFlights = 0;
+  /** Whether the last answer was all zeroes: those are no memory to be placed in. */
+  #isSparse = false;
 
   /** Fetches for that region. */
   constructor(region: CachedRegion) {
     this.#region = region;
+  }
+
+  /**
+   * From now on requests are received right where they belong in the cache, where that can be written
+   * so: who writes to a chunk then waits until it is {@linkcode placed}.
+   */
+  beginPlacing(): void {
+    this.#isPlacing = this.#region.local.placeAt !== undefined;
+  }
+
+  /** Requests that begin from now on are received aside. */
+  endPlacing(): void {
+    this.#isPlacing = false;
+  }
+
+  /**
+   * A promise to wait for where some of the chunks `[from, to)` are being received where they belong,
+   * again and again until there is none.
+   */
+  placed(from: number, to: number): Promise<void> | undefined {
+    if (this.#placedFlights === 0) return;
+    for (const { placed, done, ...flight } of this.#underWay) {
+      if (placed && flight.from < to && from < flight.to) return done.catch(() => {});
+    }
   }
 
   /** Makes all chunks of `[from, to)` local, at once, as somebody waits for them. */
@@ -103,8 +133,11 @@ export class ChunkFetcher {
   start(from: number, to: number, { aside = false } = {}): Promise<void> {
     const { states } = this.#region;
     states.pulling(from, to);
-    const request: Request = { from, to, aside, outdated: [] };
+    const placed = this.#isPlacing && !this.#isSparse;
+    const request: Request = { from, to, aside, placed, outdated: [] };
+    if (placed) this.#placedFlights++;
     const done = this.#fetch(request).finally(() => {
+      if (placed) this.#placedFlights--;
       states.notPulling(from, to);
       this.#underWay.delete(flight);
     });
@@ -168,15 +201,15 @@ export class ChunkFetcher {
 
   async #fetch(request: Request): Promise<void> {
     const region = this.#region;
-    const { from, to } = request;
+    const { from, to, placed } = request;
     const startedAt = performance.now();
-    const offset = region.offsetOf(from);
-    const content = region.buffers.take(region.offsetOf(to) - offset);
+    const offset = region.offsetOf(from), length = region.offsetOf(to) - offset;
     region.checkOpen();
+    const content = placed ? region.local.placeAt!(offset, length) : region.buffers.take(length);
     await region.remote.readAt(content, offset);
     this.#tell((listener) => listener.onAnswer?.(content.length, startedAt));
     await region.lock.exclusive(from, to, () => this.#store(content, request));
-    region.buffers.give(content);
+    if (!placed) region.buffers.give(content);
   }
 
   #tell(what: (listener: FetchListener) => void): void {
@@ -187,7 +220,10 @@ export class ChunkFetcher {
    * Puts what the remote has into the cache, but where something was written meanwhile, or the
    * content is out of date. The chunks are held exclusively.
    */
-  async #store(content: Uint8Array, { from, to, aside, outdated }: Request): Promise<void> {
+  async #store(
+    content: Uint8Array,
+    { from, to, aside, placed, outdated }: Request,
+  ): Promise<void> {
     const { states, partial, local, chunkSize } = this.#region;
     const start = this.#region.offsetOf(from);
     for (let at = from; at < to;) {
@@ -209,7 +245,9 @@ export class ChunkFetcher {
           this.#region.offsetOf(end) - start,
         );
         const offset = this.#region.offsetOf(at);
-        this.#region.zeroBytes += await writeChunks(local, run, offset, chunkSize, { aside });
+        const zeroBytes = await writeChunks(local, run, offset, chunkSize, { aside, placed });
+        this.#region.zeroBytes += zeroBytes;
+        this.#isSparse = zeroBytes === content.length;
         for (let chunk = at; chunk < end; chunk++) states.arrived(chunk);
       }
       this.#region.becameLocal(at, end);

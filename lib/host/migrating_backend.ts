@@ -240,7 +240,11 @@ export async function openLeeched(
     const copy = new LeechedRegion({ remote, local, chunkSize, journal, onRead });
     const backend = new MigratingBackend(copy, chunkSize, handover);
     backend.parts = parts;
-    if (!isTaken) await backend.lock.lock();
+    if (!isTaken) {
+      await backend.lock.lock();
+      // Nobody but the migration writes to it yet.
+      copy.fetcher.beginPlacing();
+    }
     backend.profile = profile;
     backend.leecher = new LeecherCore({
       ...{ remote, client, copy, lock: backend.lock, isOld, tracked, start },

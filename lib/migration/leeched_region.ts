@@ -82,7 +82,10 @@ export class LeechedRegion extends CacheStage {
     await this.fetcher.forget(runs);
   }
 
-  /** Takes a content that came from the source by itself: those chunks of it that are whole. */
+  /**
+   * Takes a content that came from the source by itself: those chunks of it that are whole. Where others
+   * are being received there, they stay absent.
+   */
   async store(offset: number, content: Uint8Array): Promise<void> {
     const { region } = this;
     const end = offset + content.length;
@@ -90,6 +93,7 @@ export class LeechedRegion extends CacheStage {
     const to = end === region.size ? region.states.count : region.chunkOf(end);
     if (from >= to) return;
     await region.lock.exclusive(from, to, async () => {
+      if (this.fetcher.placed(from, to) !== undefined) return;
       const start = region.offsetOf(from);
       await region.local.writeAt(
         content.subarray(start - offset, region.offsetOf(to) - offset),
@@ -108,9 +112,11 @@ export class LeechedRegion extends CacheStage {
    */
   async adopt(from: number, digests: readonly Uint8Array[]): Promise<Compared> {
     const { region } = this;
+    this.fetcher.endPlacing();
     const compared: Compared = { equal: 0, different: 0, left: 0 };
     for (const [index, digest] of digests.entries()) {
       const chunk = from + index;
+      await this.#placed(chunk);
       await region.lock.exclusive(chunk, chunk + 1, async () => {
         const equal = await this.#isEqual(chunk, digest);
         const isLocal = region.states.local.has(chunk);
@@ -141,6 +147,8 @@ export class LeechedRegion extends CacheStage {
 
   /** From now on this is the region: what it holds is written down, and outlives the process. */
   own(record: () => Promise<void>): Promise<void> {
+    // From now on others write to it.
+    this.fetcher.endPlacing();
     const own = async () => {
       await this.region.commit();
       await record();
@@ -159,6 +167,7 @@ export class LeechedRegion extends CacheStage {
    * `asItIs` also where something is missing, which stays as it is here.
    */
   async keepAll({ asItIs = false } = {}): Promise<void> {
+    this.fetcher.endPlacing();
     const { states, partial } = this.region;
     if (!states.complete && !asItIs) {
       throw new UsageError("Cannot keep a region of which chunks are missing");
@@ -175,6 +184,15 @@ export class LeechedRegion extends CacheStage {
   override async flush(): Promise<void> {
     await this.#owning;
     await super.flush();
+  }
+
+  /** What is compared is to stay as it is meanwhile. */
+  async #placed(chunk: number): Promise<void> {
+    for (;;) {
+      const wait = this.fetcher.placed(chunk, chunk + 1);
+      if (wait === undefined) return;
+      await wait;
+    }
   }
 
   async #isEqual(chunk: number, digest: Uint8Array): Promise<boolean> {

@@ -401,7 +401,7 @@ export class LeecherCore {
     }, this.#closed.signal);
     if (compared.different === 0) return;
     throw new IntegrityError(
-      `Cannot let go of the source as ${compared.different} chunks differ from it`,
+      `Cannot let go of the source, from which this copy differs in ${compared.different} chunk(s)`,
       { hint: "the source still has the region as it was: mount it there, read-only" },
     );
   }
@@ -410,6 +410,8 @@ export class LeecherCore {
     const { trackId, generation, epoch } = this.#source.tracked;
     const askedAt = performance.now();
     this.#handover = { force, askedAt, preparedMs: 0, offeredAt: 0, receivedAt: 0 };
+    // What is on its way is there by the time that the program goes on here.
+    if (force) this.#options.copy.fetcher.endPlacing();
     const next = Math.max(epoch, this.#driver.state.epoch) + 1;
     await this.#driver.begin({ epoch: next, trackId, generation, offerMs, ahead });
   }

@@ -35,6 +35,8 @@ export interface MovedOptions extends Partial<LeechOptions> {
   connect?: ConnectTelemapOptions;
   /** Where it is reached; where it listens unless told. */
   url?: string;
+  /** Where the copy comes to lie; in memory unless told. */
+  cache?: string;
 }
 
 /** One side's end of it. */
@@ -90,13 +92,13 @@ export class MovingRegion implements AsyncDisposable {
     this.server = this.#listen();
   }
 
-  /** Begins to bring it to the other side, into memory. */
+  /** Begins to bring it to the other side. */
   async leech(options: MovedOptions = {}): Promise<Target> {
-    const { connect, url = this.server.url, ...rest } = options;
+    const { connect, url = this.server.url, cache = "memory:", ...rest } = options;
     const { chunkSize, token } = this.#options;
     const remote = await connectTelemap(url, { log: () => {}, token, ...connect });
     const leech = crypto.getRandomValues(new Uint8Array(16));
-    const opening = openLeeched(remote, "memory:", { chunkSize, peer: url, leech, ...rest });
+    const opening = openLeeched(remote, cache, { chunkSize, peer: url, leech, ...rest });
     const region = await opening.catch(async (error) => {
       await remote.close();
       throw error;

@@ -196,21 +196,42 @@ Deno.test("a write that waits while a region is offered is refused once it is gi
   assertBytes(await readBack(target.region, 0, CHUNK), new Uint8Array(CHUNK), "The region");
 });
 
-Deno.test("after a handover, a write beats what is on its way from the source", async () => {
+/** Writes to a copy in that cache, which became the region with chunks of it on their way. */
+async function writeOverFlights(cache: string, isPlaced: boolean): Promise<void> {
   const expected = pattern(SIZE, 7);
   await using moving = new MovingRegion({ size: SIZE, chunkSize: CHUNK });
   moving.store.bytes.set(expected);
   moving.gate.hold(/^read/);
-  await using target = await moving.leech();
+  await using target = await moving.leech({ cache });
   await inTime(target.core.finalize(FORCE));
   await waiting(moving, 1);
-  for (const [offset, length] of [[0, CHUNK], [CHUNK + 100, 10], [3 * CHUNK - 5, 9]] as const) {
-    await target.region.writeAt(pattern(length, 8), offset);
-    expected.set(pattern(length, 8), offset);
-  }
+  let count = 0;
+  const writes = ([[0, CHUNK], [CHUNK + 100, 10], [3 * CHUNK - 5, 9]] as const).map(
+    async ([offset, length]) => {
+      expected.set(pattern(length, 8), offset);
+      await target.region.writeAt(pattern(length, 8), offset);
+      count++;
+    },
+  );
+  if (!isPlaced) await inTime(Promise.all(writes));
+  await settle();
+  assertEquals(count, isPlaced ? 0 : 3);
   moving.gate.open();
-  await inTime(target.core.complete());
+  await inTime(Promise.all([target.core.complete(), ...writes]));
   assertBytes(await readBack(target.region, 0, SIZE), expected, "The region");
+}
+
+Deno.test("after a handover, a write beats what is on its way from the source", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    await writeOverFlights(`file:${directory}/copy`, false);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("it also beats what is being received where it belongs, which it waits for", async () => {
+  await writeOverFlights("memory:", true);
 });
 
 /** A copy of a region of zeroes, all of which is absent. */
@@ -327,7 +348,11 @@ Deno.test("a copy that is not what its source has is an error, and the source is
   await inTime(target.core.finalize(WAIT));
   // Past the lock, as no program could.
   moving.store.bytes[2 * CHUNK + 5] = 1;
-  await assertRejects(() => inTime(target.core.complete()), IntegrityError, "1 chunks differ");
+  await assertRejects(
+    () => inTime(target.core.complete()),
+    IntegrityError,
+    "differs in 1 chunk(s)",
+  );
   assertEquals([moving.records, target.core.isOver], [["given"], false]);
   assertEquals((await readBack(target.region, 2 * CHUNK + 5, 1))[0], 0);
 });

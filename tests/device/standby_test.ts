@@ -95,6 +95,24 @@ test("a standby takes over from a source that lives, which is fenced", async (pa
   assertEquals((await standby.end()).code, 0);
 });
 
+test("a region that was taken over stays here where its source does not prove to be equal", async (pair) => {
+  const { seeder, standby, copy } = pair;
+  await nextOf(standby, "progress");
+  // Nobody notices what is written beside the device.
+  await write(new URL("region", copy.replace("file:", "file://")).pathname, "aside");
+  assertEquals((await telemap(["migrate", "promote", copy])).code, 0);
+  const { path } = await nextOf(standby, "ready");
+  const { message } = await nextOf(standby, "unsettled");
+  assertStringIncludes(`${message}`, "differs in 1 chunk(s)");
+  await write(`${path}`, "there");
+  assertEquals(await read(path, 5), "there");
+  standby.kill("SIGINT");
+  const { code, err } = await standby.end();
+  assertEquals([code, err.includes("the region stays here")], [0, true], err);
+  seeder.kill("SIGINT");
+  assertEquals((await seeder.end()).code, 0);
+});
+
 test("a standby whose source is dead becomes the region by the user's word alone", async (pair) => {
   const { seeder, standby, copy } = pair;
   await writeAndWait(pair, "there");
