@@ -5,8 +5,8 @@
  * @module
  */
 import { formatSize, mountManaged } from "../mod.ts";
-import { serveFarAway } from "./examples/far_region.ts";
-import { lookUp, type Lookups, makeDatabase, rowsOf } from "./examples/lookups.ts";
+import { serveFarAway } from "../examples/far_region/serve_far_away.ts";
+import { lookUp, type Lookups, makeDatabase, rowsOf } from "../examples/far_region/lookups.ts";
 import { median, table } from "./statistics.ts";
 import { takeMemory } from "./take_memory.ts";
 

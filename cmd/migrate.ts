@@ -177,12 +177,14 @@ function stateWords({ record: { state, epoch, time, promoted } }: Ownership): st
   return `${state}, epoch ${epoch}, since ${new Date(time).toISOString()}${how}`;
 }
 
-function missingWords({ size, bytes, ranges }: Absent, { verdict }: Ownership): string {
+function missingWords({ size, bytes, ranges }: Absent, { verdict, holder }: Ownership): string {
   const shown = ranges.slice(0, RANGES_SHOWN).map(({ offset, length }) => `${length} at ${offset}`);
   if (ranges.length > RANGES_SHOWN) shown.push("…");
   const absent = bytes === 0
     ? `none of ${formatSize(size)}`
-    : `${formatSize(bytes)} of ${formatSize(size)}: ${shown.join(", ")}`;
+    // What a process has brought here is written down now and then.
+    : `${holder === undefined ? "" : "at most "}${formatSize(bytes)} of ${formatSize(size)}: ` +
+      shown.join(", ");
   // Only what was taken over is known to be of one moment.
   return verdict === "incomplete"
     ? absent

@@ -18,9 +18,15 @@ import { LastSet } from "./last_set.ts";
 import type { LeechedRegion } from "./leeched_region.ts";
 import { leecherStateOf, type MigrationMetrics } from "./migration_metrics.ts";
 import type { SeederClient } from "./seeder_client.ts";
-import { type TargetCopy, TargetDriver, type TargetOffer } from "./target_driver.ts";
+import {
+  givenElsewhere,
+  type TargetCopy,
+  TargetDriver,
+  type TargetOffer,
+} from "./target_driver.ts";
 import type { TargetRecord, TargetStep } from "./target_handover.ts";
 import { type Tracked, TrackedSource } from "./tracked_source.ts";
+import { Turns } from "./turns.ts";
 
 /** What the core works with. */
 export interface LeecherCoreOptions {
@@ -101,7 +107,7 @@ export class LeecherCore {
   /** When the last round began that is over: what is here is as of then. */
   #asOf = -Infinity;
   /** One round or handover at a time. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
 
   /** Begins to copy, or goes on where it was. */
   constructor(options: LeecherCoreOptions) {
@@ -156,19 +162,22 @@ export class LeecherCore {
   /**
    * Goes on with rounds, one every so many ms, until the region is taken over. Throws what copying
    * throws; it may be tried again.
+   *
+   * @throws {FencedError} the source gave the region to somebody else.
    */
   async follow(interval: number): Promise<void> {
     await this.#copied.promise;
     const { signal } = this.#closed;
     const isFollowing = () => !signal.aborted && this.#driver.state.at === "following";
     while (isFollowing()) {
-      await this.#inTurn(async () => {
+      await this.#turns.take(async () => {
         if (isFollowing()) await this.#round();
       }).catch((error) => {
         if (!signal.aborted) throw error;
       });
       await pauseFor(interval, signal);
     }
+    if (this.#driver.state.at === "lost") throw givenElsewhere();
   }
 
   /**
@@ -179,7 +188,7 @@ export class LeecherCore {
    * @throws {FencedError} the source gave the region to somebody else.
    */
   finalize(options: FinalizeOptions): Promise<void> {
-    return this.#inTurnWithin(Math.max(options.maxTime, TURN_MOST_MS), async () => {
+    const finalize = async () => {
       await this.#driver.settled();
       if (this.isOwner) return;
       try {
@@ -188,6 +197,12 @@ export class LeecherCore {
         await this.#unthrottle();
         throw error;
       }
+    };
+    // A round may wait for a source that is lost.
+    return this.#turns.takeWithin(Math.max(options.maxTime, TURN_MOST_MS), finalize, () => {
+      return new DeadlineError("Cannot take the region over: its source does not answer", {
+        hint: "try again; or where it is gone for good, promote the copy without it",
+      });
     });
   }
 
@@ -205,7 +220,7 @@ export class LeecherCore {
     // What waits for the source fails, and nothing of it is taken any more.
     await remote.close();
     await this.#driver.promote();
-    await this.#turn;
+    await this.#turns.over();
     await copy.keepAll({ asItIs: true });
     this.#metrics.promoted = true;
     this.#metrics.epoch = this.#driver.state.epoch;
@@ -466,29 +481,6 @@ export class LeecherCore {
     const { copy, pull } = this.#options;
     this.#puller?.stop();
     this.#puller = copy.pullFirst(ranges, pull);
-  }
-
-  /** In turn, or not at all: a round may wait for a source that is lost. */
-  async #inTurnWithin(milliseconds: number, action: () => Promise<void>): Promise<void> {
-    const begun = new AbortController();
-    let isLate = false;
-    const done = this.#inTurn(async () => {
-      if (isLate) return;
-      begun.abort();
-      await action();
-    });
-    await pauseFor(milliseconds, begun.signal);
-    if (begun.signal.aborted) return await done;
-    isLate = true;
-    throw new DeadlineError("Cannot take the region over: its source does not answer", {
-      hint: "try again; or where it is gone for good, promote the copy without it",
-    });
-  }
-
-  #inTurn<T>(action: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(action, action);
-    this.#turn = turn.catch(() => {});
-    return turn;
   }
 }
 

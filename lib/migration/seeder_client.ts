@@ -1,20 +1,15 @@
 /**
  * A seeder as its leecher sees it: one method for each request of a migration. What the seeder
  * refuses arrives as `RemoteError` with its code: ESTALE where the track id is not the present one
- * any more, EBUSY where the region is offered to somebody else, EPERM where the epoch is too low,
- * burnt or not offered.
+ * any more, EBUSY where the region is offered to somebody else, EPERM where it was given to somebody
+ * else, or the epoch is too low, burnt or not offered.
  *
  * @module
  */
 import { ProtocolError } from "../backend/errors.ts";
 import type { ControlOptions } from "../rpc/client.ts";
-import {
-  decodeReply,
-  DIGEST_BYTES,
-  encodeRequest,
-  type SeederReply,
-  type SeederRequest,
-} from "./messages.ts";
+import { decodeReply, encodeRequest } from "./message_codec.ts";
+import { DIGEST_BYTES, type SeederReply, type SeederRequest } from "./messages.ts";
 
 /** Who carries messages to the seeder: a `RemoteBackend`. */
 export interface ControlTarget {

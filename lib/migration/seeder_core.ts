@@ -13,13 +13,8 @@ import type { LockedBackend } from "../chunk/lock.ts";
 import type { SlowStage } from "../chunk/slow.ts";
 import type { TrackedBackend } from "../chunk/track.ts";
 import { type DirtySet, Followers } from "./followers.ts";
-import {
-  decodeRequest,
-  encodePiece,
-  encodeReply,
-  type SeederReply,
-  type SeederRequest,
-} from "./messages.ts";
+import { decodeRequest, encodePiece, encodeReply } from "./message_codec.ts";
+import type { SeederReply, SeederRequest } from "./messages.ts";
 import { pieceOf } from "./pieces.ts";
 import {
   type Offer,
@@ -251,6 +246,7 @@ export class SeederCore {
     leech: string,
   ): Promise<SeederReply> {
     this.#checkTracked(trackId);
+    this.#checkNotGiven(leech);
     if (this.#state.at === "serving") await this.#flush();
     this.#collect();
     const set = this.#followers.tell(leech, generation, performance.now());
@@ -431,6 +427,13 @@ export class SeederCore {
   #checkTracked(trackId: Uint8Array): void {
     if (trackId.every((byte, index) => byte === this.#trackId[index])) return;
     throw new TelemapError("ESTALE", "Cannot tell what was written before this seeder began");
+  }
+
+  /** Throws where somebody else has the region: what is written from then on is not known here. */
+  #checkNotGiven(leech: string): void {
+    const { state, leech: owner, epoch } = outcomeOf(this.#state);
+    if (state !== "given" && state !== "released" || owner === leech) return;
+    throw new TelemapError("EPERM", `Cannot follow a region that was given away (epoch ${epoch})`);
   }
 
   #refusalOf(event: SourceEvent, { refuse }: { refuse: "EBUSY" | "EPERM" }): Error {

@@ -339,11 +339,7 @@ export class TargetDriver {
   }
 
   #refusal(): Error {
-    if (this.#state.at === "lost") {
-      return new FencedError("Cannot take the region over: its source gave it to somebody else", {
-        hint: "follow whoever has it now",
-      });
-    }
+    if (this.#state.at === "lost") return givenElsewhere();
     return this.#failure ?? new TelemapError("EAGAIN", "Cannot take the region over: given up");
   }
 
@@ -353,6 +349,13 @@ export class TargetDriver {
     this.#warned = true;
     console.warn(`Cannot ${what}, trying on: ${error.message}`);
   }
+}
+
+/** What is told of a region that somebody else has now. */
+export function givenElsewhere(): FencedError {
+  return new FencedError("Cannot take the region over: its source gave it to somebody else", {
+    hint: "follow whoever has it now",
+  });
 }
 
 /** Whether nobody has answered, so that it is not known what became of a question. */

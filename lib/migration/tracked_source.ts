@@ -8,6 +8,7 @@ import { errorCode } from "../backend/errors.ts";
 import { RangeList } from "../backend/range_list.ts";
 import { CHUNK_DIGEST_BYTES } from "../chunk/digests.ts";
 import type { SeederClient } from "./seeder_client.ts";
+import { givenElsewhere } from "./target_driver.ts";
 
 /** What the source said when it began to notice writes. */
 export interface Tracked {
@@ -55,6 +56,8 @@ export class TrackedSource {
    * What was written since it was asked last. Undefined where the source cannot tell, as it began
    * anew or forgot about this side: it notices writes again, and all is to be compared with it,
    * until {@linkcode compared} is told.
+   *
+   * @throws {FencedError} the source gave the region to somebody else.
    */
   async dirty(): Promise<RangeList | undefined> {
     if (!this.#isCompared) return undefined;
@@ -67,6 +70,7 @@ export class TrackedSource {
         all.addAll(told.ranges);
         if (!told.more) return all;
       } catch (error) {
+        if (errorCode(error) === "EPERM") throw givenElsewhere();
         if (errorCode(error) !== "ESTALE") throw error;
         await this.track();
         return undefined;

@@ -10,7 +10,7 @@ import {
   openLeeched,
 } from "../../lib/host/migrating_backend.ts";
 import type { LeecherCore } from "../../lib/migration/leecher_core.ts";
-import { decodeRequest } from "../../lib/migration/messages.ts";
+import { decodeRequest } from "../../lib/migration/message_codec.ts";
 import type { SeededProgram, SeederCore } from "../../lib/migration/seeder_core.ts";
 import { connectTelemap, type ConnectTelemapOptions } from "../../lib/rpc/client.ts";
 import { Gate } from "../gate.ts";

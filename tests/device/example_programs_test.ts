@@ -1,12 +1,12 @@
 /**
- * Runs the example programs in bench/examples, on less than they take by themselves.
+ * Runs the example programs in examples/far_region, on less than they take by themselves.
  *
  * @module
  */
 import { assertEquals, assertMatch } from "@std/assert";
 import { requires, withReason } from "../requires.ts";
 
-const EXAMPLES = new URL("../../bench/examples/", import.meta.url).pathname;
+const EXAMPLES = new URL("../../examples/far_region/", import.meta.url).pathname;
 
 /** What a program prints. */
 async function run(name: string, ...args: string[]): Promise<string> {

@@ -4,12 +4,8 @@ import { openLibc } from "../../ffi/libc.ts";
 import { ProtocolError, RemoteError, TelemapError } from "../../lib/backend/errors.ts";
 import { openMemory } from "../../lib/backend/memory.ts";
 import { RangeList } from "../../lib/backend/range_list.ts";
-import {
-  decodeRequest,
-  encodeReply,
-  type SeederReply,
-  type SeederRequest,
-} from "../../lib/migration/messages.ts";
+import { decodeRequest, encodeReply } from "../../lib/migration/message_codec.ts";
+import type { SeederReply, SeederRequest } from "../../lib/migration/messages.ts";
 import { SeederClient } from "../../lib/migration/seeder_client.ts";
 import { connectTelemap } from "../../lib/rpc/client.ts";
 import { pattern } from "../backend_model.ts";

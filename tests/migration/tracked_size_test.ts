@@ -3,7 +3,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
 import { ProtocolError } from "../../lib/backend/errors.ts";
 import { openLeeched } from "../../lib/host/migrating_backend.ts";
-import { decodeReply, encodeReply } from "../../lib/migration/messages.ts";
+import { decodeReply, encodeReply } from "../../lib/migration/message_codec.ts";
 import { connectTelemap } from "../../lib/rpc/client.ts";
 import { MovingRegion } from "../defects/moving_region.ts";
 import { TestWireServer } from "../rpc/wire_server.ts";

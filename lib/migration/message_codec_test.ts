@@ -8,10 +8,8 @@ import {
   encodePiece,
   encodeReply,
   encodeRequest,
-  MESSAGE_LIMIT,
-  type SeederReply,
-  type SeederRequest,
-} from "./messages.ts";
+} from "./message_codec.ts";
+import { MESSAGE_LIMIT, type SeederReply, type SeederRequest } from "./messages.ts";
 
 const id = fc.uint8Array({ minLength: 16, maxLength: 16 });
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });

@@ -2,7 +2,7 @@
  * A program that starts on a far database: SQLite on a managed mount, which records what is read
  * first, and has that at hand the next time.
  *
- *     deno run -A bench/examples/sqlite_profile.ts [--size 256MiB] [--lookups 200]
+ *     deno run -A examples/far_region/sqlite_profile.ts [--size 256MiB] [--lookups 200]
  *
  * It needs root and `/dev/fuse`, or fusermount3, and `sqlite3`.
  *
@@ -10,7 +10,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { formatSize, mountManaged, parseSize } from "../../mod.ts";
-import { serveFarAway } from "./far_region.ts";
+import { serveFarAway } from "./serve_far_away.ts";
 import { lookUp, type Lookups, makeDatabase, rowsOf } from "./lookups.ts";
 
 /** How far away the database is. */

@@ -2,7 +2,7 @@
  * A player that opens a far movie whose index is at its end: how long it takes to the first frame on a
  * direct mount, on a managed one, on one that pulls the end first, and with an access profile.
  *
- *     deno run -A bench/examples/mp4.ts [--frames 8192]
+ *     deno run -A examples/far_region/mp4.ts [--frames 8192]
  *
  * It needs root and `/dev/fuse`, or fusermount3.
  *
@@ -10,7 +10,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { type ManagedMountOptions, type Mount, mountDirect, mountManaged } from "../../mod.ts";
-import { serveFarAway } from "./far_region.ts";
+import { serveFarAway } from "./serve_far_away.ts";
 import { findFrames, type Frame, isFrame, writeMovie } from "./mp4_file.ts";
 
 const LINK = "rtt=25ms&rate=100MB/s";
