@@ -18,6 +18,7 @@ import {
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { CHAIN_OPTIONS, chainOf, NextSeeder } from "./chain.ts";
 import { closeOnceFree } from "./close_mount.ts";
+import { tellMigration } from "./migration_progress.ts";
 import { firstGone, type Mounted, mountFields, mountWords, oneMount, pathsOf } from "./mounted.ts";
 import { Promotions, standBy } from "./standby.ts";
 import { ProgramCommands } from "./shell.ts";
@@ -46,7 +47,8 @@ export const leech: Command = defineCommand({
     "With --listen others may take the region over in turn, once all of it is here, while it stays " +
     "in use on the same device; --suspend and --resume are run as by telemap seed, and this ends " +
     "when they have everything.\n" +
-    "It stays mounted until SIGINT or SIGTERM. With --json it prints one line for each event: " +
+    "It stays mounted until SIGINT or SIGTERM. A terminal shows how far it is; with --json it " +
+    "prints one line for each event: " +
     "progress, lag, ready, unsettled, complete, seeding, stage and closed.",
   operands: [{ name: "URL", help: "address of the seeder", value: "url" }],
   options: {
@@ -153,8 +155,17 @@ export const leech: Command = defineCommand({
       ? await leechGroup(how)
       : await Leecher.open({ ...how, ...(at !== undefined && { at }) });
     const next = chain && new NextSeeder(leecher.seed(chain));
+    using teller = tellMigration(leecher, options);
+    const print = (line: string) => {
+      teller.clear();
+      console.log(line);
+    };
+    const complain = (line: string) => {
+      teller.clear();
+      console.error(`telemap: ${line}`);
+    };
     const say = (event: string, metrics: MigrationMetrics, line: string) =>
-      console.log(json ? JSON.stringify({ event, ...metrics }) : line);
+      print(json ? JSON.stringify({ event, ...metrics }) : line);
     const stopped = Promise.race([
       stop.received.then(() => undefined),
       ...(next === undefined ? [] : [next.failed]),
@@ -167,7 +178,7 @@ export const leech: Command = defineCommand({
       if (promotions === undefined) return mountedOf(await leecher.finalize({ ...goal, maxTime }));
       for (;;) {
         const { sourceIsDead } = await standBy(leecher, interval!, promotions, (metrics) => {
-          say("lag", metrics, lagOf(metrics));
+          if (!teller.shows) say("lag", metrics, lagOf(metrics));
         });
         try {
           // The source may turn out to be dead while it is asked.
@@ -179,7 +190,7 @@ export const leech: Command = defineCommand({
           missing = promoted.missing;
           return mountedOf(promoted.mount);
         } catch (error) {
-          console.error(`telemap: ${(error as Error).message}`);
+          complain((error as Error).message);
         }
       }
     };
@@ -187,13 +198,13 @@ export const leech: Command = defineCommand({
     const goOn = async (): Promise<undefined> => {
       await completedAtLast(leecher, over.signal, (error) => {
         if (json) console.log(JSON.stringify({ event: "unsettled", message: error.message }));
-        console.error(`telemap: ${error.message}`);
-        console.error("telemap: the region stays here, and its source is needed on; trying again");
+        complain(error.message);
+        complain("the region stays here, and its source is needed on; trying again");
       });
       say("complete", await leecher.progress(), "Everything is here; the source is needed no more");
       if (next === undefined) return await stopped;
       const { url, released } = await next.ready;
-      console.log(
+      print(
         json ? JSON.stringify({ event: "seeding", url }) : `Others may take it over at ${url}`,
       );
       await released;
@@ -217,7 +228,7 @@ export const leech: Command = defineCommand({
       }
       if (mounted !== undefined) {
         const metrics = await leecher.progress();
-        console.log(
+        print(
           json
             ? JSON.stringify({ ...metrics, event: "ready", ...mountFields(mounted), missing })
             : `Took over ${mountWords(mounted)} ${

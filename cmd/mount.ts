@@ -5,7 +5,7 @@
  */
 import { formatSize, type Mount, mountDirect, mountManaged, type ProfileCounts } from "../mod.ts";
 import { CACHE_OPTIONS, readCacheOptions } from "./cache_options.ts";
-import { CacheProgressTeller, profileLine } from "./cache_progress.ts";
+import { profileLine, tellCache } from "./cache_progress.ts";
 import { closeOnceFree } from "./close_mount.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { StopSignals } from "./stop_signals.ts";
@@ -76,7 +76,7 @@ export const mount: Command = defineCommand({
     let lost: Error | undefined;
     try {
       console.log(options.json ? JSON.stringify(readyEvent(mounted)) : readyLine(mounted));
-      using _teller = managed && new CacheProgressTeller(managed, options);
+      using _teller = managed && tellCache(managed, options);
       lost = await Promise.race([mounted.closed, stop.received.then(() => undefined)]);
     } finally {
       // What took the device away is the error to tell of; that it cannot be flushed follows.

@@ -101,9 +101,9 @@ test("a forced takeover does not wait until all is copied, and the rest follows"
     ...[url, `file:${directory}/copy`, "--device", "fuse"] as const,
     ...["--strategy", "force", "--max-time", "0"],
   );
-  // Nothing is told before: neither was all copied, nor was there a round.
-  const ready = await leecher.next();
-  assertEquals([ready["event"], ready["rounds"]], ["ready", 0]);
+  // Neither was all copied, nor was there a round.
+  const ready = await nextOf(leecher, "ready");
+  assertEquals(ready["rounds"], 0);
   assert(Number(ready["localBytes"]) < size / 2, `${ready["localBytes"]} bytes are here`);
   // At the end, which is missing for longest, and the program may write at once.
   await shell(`printf 'written here' | dd of=${ready["path"]} conv=notrunc status=none`);

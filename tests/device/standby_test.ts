@@ -97,7 +97,7 @@ test("a standby takes over from a source that lives, which is fenced", async (pa
 
 test("a region that was taken over stays here where its source does not prove to be equal", async (pair) => {
   const { seeder, standby, copy } = pair;
-  await nextOf(standby, "progress");
+  await nextOf(standby, "lag");
   // Nobody notices what is written beside the device.
   await write(new URL("region", copy.replace("file:", "file://")).pathname, "aside");
   assertEquals((await telemap(["migrate", "promote", copy])).code, 0);
@@ -157,11 +157,13 @@ Deno.test({
   ignore: needs.ignore,
   fn: () =>
     withSlowPair(async ({ standby, copy }) => {
+      const isUnderWay = ({ localBytes }: Event) => Number(localBytes) > 0;
+      const progress = await nextOf(standby, "progress", isUnderWay);
+      assertEquals(progress["state"], "copying");
       const promoted = await telemap(["migrate", "promote", copy, "--json"]);
       assertEquals(promoted.code, 0, promoted.err);
       assertStringIncludes(promoted.out, '"state":"taken"');
-      const ready = await standby.next();
-      assertEquals(ready["event"], "ready");
+      const ready = await nextOf(standby, "ready");
       assert(Number(ready["localBytes"]) < 8 * MIB, `${ready["localBytes"]} bytes are here`);
     }),
 });
@@ -174,8 +176,7 @@ Deno.test({
       seeder.kill("SIGKILL");
       const promoted = await telemap(["migrate", "promote", copy, "--source-is-dead", "--json"]);
       assertEquals(promoted.code, 0, promoted.err);
-      const { event, missing } = await standby.next();
-      assertEquals(event, "ready");
+      const { missing } = await nextOf(standby, "ready");
       assert((missing as { bytes: number }).bytes > 8 * MIB, JSON.stringify(missing));
       standby.kill("SIGINT");
       assertEquals((await standby.end()).code, 0);
