@@ -13,7 +13,7 @@ export interface MountRun {
   first: number;
   /** The same of another mount, at its end. */
   last: number;
-  /** MB/s of reading all of it in order, at best. */
+  /** MB/s of reading all of it in order. */
   read: number;
 }
 
