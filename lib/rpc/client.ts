@@ -141,7 +141,15 @@ export class RemoteBackend implements Backend {
     options: ConnectTelemapOptions,
   ): Promise<RemoteBackend> {
     const backend = new RemoteBackend(address, token, options);
-    await backend.#urgent.connect();
+    const connecting = backend.#urgent.connect();
+    // At once, lest the first large transfer waits for two round trips more.
+    backend.#bulk.connectAhead();
+    try {
+      await connecting;
+    } catch (error) {
+      await backend.#bulk.close();
+      throw error;
+    }
     const { blockSize, payloadMax } = backend.#server!;
     const most = Math.max(Math.min(PIECE_BYTES, payloadMax), blockSize);
     backend.#piece = most - most % blockSize;

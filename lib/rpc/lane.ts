@@ -73,6 +73,8 @@ export class WireLane {
   #connection: WireConnection | undefined;
   #exchange: Exchange | undefined;
   #attempt = 0;
+  /** The first connection, where it is made ahead. */
+  #ahead: Promise<WireConnection> | undefined;
   #failure: Error | undefined;
   /** Why there is no connection. */
   #lossReason: Error | undefined;
@@ -92,6 +94,12 @@ export class WireLane {
     this.#options = options;
     this.#reads = new CompressionChoice(options.compression);
     this.#writes = new CompressionChoice(options.compression);
+  }
+
+  /** Begins to connect; what becomes of that is seen once the lane is to be connected. */
+  connectAhead(): void {
+    this.#ahead = this.#open();
+    this.#ahead.catch(() => {});
   }
 
   /** Connects for the first time; throws where that fails. */
@@ -185,7 +193,7 @@ export class WireLane {
     let failures = 0;
     while (this.#failure === undefined) {
       try {
-        if (this.#connection === undefined) this.#begin(await this.#open());
+        if (this.#connection === undefined) this.#begin(await this.#next());
       } catch (error) {
         if (this.#failure !== undefined) return;
         if (error instanceof IntegrityError) return this.#fail(error);
@@ -202,6 +210,12 @@ export class WireLane {
       if (answered) failures = 0;
       else await this.#backOff(failures++);
     }
+  }
+
+  #next(): Promise<WireConnection> {
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
+    return ahead ?? this.#open();
   }
 
   #lost(reason: TelemapError): void {
@@ -287,7 +301,9 @@ export class WireLane {
     clearInterval(this.#watch);
     this.#abort.abort(error);
     this.#wakeBackOff?.();
-    this.#connection?.drop(new ClosedError(CLOSED));
+    const closed = new ClosedError(CLOSED);
+    this.#connection?.drop(closed);
+    this.#ahead?.then((connection) => connection.drop(closed), () => {});
     const unanswered = this.#exchange?.unanswered ?? [];
     for (const request of [...unanswered, ...this.#queue]) request.reject(error);
     this.#connection = this.#exchange = undefined;

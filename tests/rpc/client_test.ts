@@ -497,6 +497,19 @@ Deno.test("a server that does not answer the hello is not waited for", async () 
   );
 });
 
+Deno.test("both connections are made at once, and a refusal of one ends the other", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const connecting = connectTelemap(`telemap://127.0.0.1:${listener.addr.port}`);
+  const connected = assertRejects(() => connecting, ProtocolError, "does not speak");
+  // Neither is answered before both are there.
+  using first = await listener.accept();
+  using second = await listener.accept();
+  await first.write(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"));
+  await connected;
+  const { length } = await bytesUntilEnd(second);
+  assert(length > 0, "the second one said hello");
+});
+
 Deno.test("close() returns at once in every state, and fails what has no answer", async () => {
   const backend = new DelayedBackend(openMemory({ size: SIZE }));
   await using _ = backend;
@@ -575,3 +588,7 @@ Deno.test("a loss and its end are one line each, whatever is tried in between", 
   assertStringIncludes(lines[1]!, "again");
   await Deno.remove(directory, { recursive: true });
 });
+
+async function bytesUntilEnd(conn: Deno.Conn): Promise<Uint8Array> {
+  return new Uint8Array(await new Response(conn.readable).arrayBuffer());
+}
