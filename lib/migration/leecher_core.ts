@@ -96,8 +96,9 @@ export class LeecherCore {
   #puller: Puller | undefined;
   /** The best rate at which the source answered so far, in bytes a second. */
   #rate = 0;
-  /** Of the last look, in ms. */
+  /** Of the last look, and the shortest since the region is to be taken over, in ms. */
   #roundTrip = 0;
+  #shortestTrip = 0;
   #handover = { force: false, askedAt: 0, preparedMs: 0, offeredAt: 0, receivedAt: 0 };
   #isCopied = false;
   #copied = Promise.withResolvers<void>();
@@ -270,7 +271,7 @@ export class LeecherCore {
       },
       askAhead: (epoch) => {
         if (this.#handover.force) return;
-        this.#lastSet.askAhead(epoch, { rate: this.#rate / 1000, roundTrip: this.#roundTrip });
+        this.#lastSet.askAhead(epoch, { rate: this.#rate / 1000, roundTrip: this.#shortestTrip });
       },
       receive: (offer) => this.#receive(offer),
       follow: () => this.#follow(),
@@ -328,7 +329,7 @@ export class LeecherCore {
     const convergence = new Convergence(options);
     const start = performance.now();
     const late = Math.max(options.maxTime, 0);
-    this.#roundTrip = await remote.roundTrip();
+    this.#roundTrip = this.#shortestTrip = await remote.roundTrip();
     if (this.#copyFailed) this.#beginToCopy();
     if (options.strategy !== "force") await this.#copied.promise;
     else await Promise.race([this.#copied.promise, pauseFor(late, this.#closed.signal)]);
@@ -355,7 +356,9 @@ export class LeecherCore {
       const looking = remote.roundTrip();
       looking.catch(() => {});
       const round = await this.#round();
+      // One in which the source looks for what was written takes longer.
       this.#roundTrip = await looking;
+      this.#shortestTrip = Math.min(this.#shortestTrip, this.#roundTrip);
       convergence.add(round);
       // Only the network may get better then, and not at once.
       if (round.bytes === 0) await pauseFor(IDLE_MS, this.#closed.signal);
@@ -463,7 +466,7 @@ export class LeecherCore {
     metrics.totalMs = now - this.#start;
     if (offeredAt > 0) {
       const received = receivedAt || offeredAt;
-      metrics.downtimeMs = now - askedAt - this.#roundTrip / 2 - preparedMs;
+      metrics.downtimeMs = now - askedAt - this.#shortestTrip / 2 - preparedMs;
       metrics.lastSetMs = received - offeredAt;
       metrics.confirmMs = now - received;
     }

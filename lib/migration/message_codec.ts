@@ -29,6 +29,8 @@ const STATES = { serving: 1, offered: 2, given: 3, released: 4 } as const satisf
   number
 >;
 const PIECE_HEADER_BYTES = 12;
+/** The longest message with a piece. */
+export const PIECE_BYTES = PIECE_HEADER_BYTES + MESSAGE_LIMIT.PIECE;
 
 /** The bytes of a request. Throws `RangeError` for what is over a limit. */
 export function encodeRequest(request: SeederRequest): Uint8Array<ArrayBuffer> {
@@ -123,15 +125,18 @@ export function encodeReply(reply: SeederReply): Uint8Array<ArrayBuffer> {
   }
 }
 
-/** The bytes of a piece, whose content of so many bytes is still to be put in place. */
+/**
+ * The bytes of a piece, whose content of so many bytes is still to be put in place; in memory that has
+ * room for {@linkcode PIECE_BYTES}, where that is given.
+ */
 export function encodePiece(
   index: number,
   length: number,
+  room = new ArrayBuffer(PIECE_HEADER_BYTES + length),
 ): { message: Uint8Array<ArrayBuffer>; content: Uint8Array } {
   bounded(length, 0, MESSAGE_LIMIT.PIECE, "bytes of content");
-  const message = new MessageWriter(REPLIES.piece, PIECE_HEADER_BYTES + length);
-  message.u64(index);
-  const bytes = message.whole();
+  new MessageWriter(REPLIES.piece, room).u64(index);
+  const bytes = new Uint8Array(room, 0, PIECE_HEADER_BYTES + length);
   return { message: bytes, content: bytes.subarray(PIECE_HEADER_BYTES) };
 }
 

@@ -16,9 +16,9 @@ export class MessageWriter {
   #view: DataView<ArrayBuffer>;
   #end = 4;
 
-  /** With room for so many bytes at first. */
-  constructor(type: number, room = 96) {
-    this.#view = new DataView(new ArrayBuffer(room));
+  /** In that memory at first. */
+  constructor(type: number, room: ArrayBuffer = new ArrayBuffer(96)) {
+    this.#view = new DataView(room);
     this.#view.setUint8(0, MESSAGE_VERSION);
     this.#view.setUint8(1, type);
   }
@@ -56,11 +56,6 @@ export class MessageWriter {
   bytes(rest: Uint8Array = NOTHING): Uint8Array<ArrayBuffer> {
     this.#put(rest);
     return new Uint8Array(this.#view.buffer, 0, this.#end);
-  }
-
-  /** All there is room for, also what is not put together yet. */
-  whole(): Uint8Array<ArrayBuffer> {
-    return new Uint8Array(this.#view.buffer);
   }
 
   #put(bytes: Uint8Array): void {

@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { setImmediate } from "node:timers";
 import type { Awaitable } from "../backend/backend.ts";
 import { ClosedError, ReadOnlyError, TelemapError } from "../backend/errors.ts";
 import { RangeList } from "../backend/range_list.ts";
@@ -13,9 +12,9 @@ import type { LockedBackend } from "../chunk/lock.ts";
 import type { SlowStage } from "../chunk/slow.ts";
 import type { TrackedBackend } from "../chunk/track.ts";
 import { type DirtySet, Followers } from "./followers.ts";
-import { decodeRequest, encodePiece, encodeReply } from "./message_codec.ts";
+import { LastPieces } from "./last_pieces.ts";
+import { decodeRequest, encodeReply } from "./message_codec.ts";
 import type { SeederReply, SeederRequest } from "./messages.ts";
-import { pieceOf } from "./pieces.ts";
 import {
   type Offer,
   outcomeOf,
@@ -80,6 +79,11 @@ const RETRY_MS = 100;
 const WAIT_MS = 30_000;
 /** However long a leecher would take, the program stands still for it no longer than that. */
 const OFFER_MOST_MS = 3_600_000;
+/**
+ * Flushes before the program is suspended: one that was short leaves little, one that was long lets much
+ * be written, and each has to be shorter by so much than the one before.
+ */
+const FLUSHES = { MOST: 5, SHORT_MS: 3, LONG_MS: 50, SHRINK: 0.8 } as const;
 const NOBODY = new Uint8Array(16);
 
 /** See the module. */
@@ -87,6 +91,7 @@ export class SeederCore {
   readonly #options: SeederCoreOptions;
   readonly #followers: Followers;
   readonly #digests: ChunkDigests;
+  readonly #pieces: LastPieces;
   readonly #trackId = crypto.getRandomValues(new Uint8Array(16));
   #tracking = false;
   #writtenBytes = 0;
@@ -107,7 +112,6 @@ export class SeederCore {
   };
   /** One at a time: what one that is late does at its end must not come upon the next. */
   #suspension: Promise<void> = Promise.resolve();
-  #reading: Promise<unknown> = Promise.resolve();
   #digesting: Promise<unknown> = Promise.resolve();
 
   /** Serves the region, or what is left of it where it was given before. */
@@ -116,6 +120,7 @@ export class SeederCore {
     this.#options = options;
     this.#followers = new Followers({ size: track.size, chunkSize });
     this.#digests = new ChunkDigests(track, chunkSize);
+    this.#pieces = new LastPieces(track);
     this.#state = state;
     this.#stage = stageOf(state);
     if (this.#stage === "given" || this.#stage === "released") lock.refuse(fenced(state.epoch));
@@ -299,8 +304,7 @@ export class SeederCore {
     let isSuspended = false;
     try {
       const asked = performance.now();
-      // Once more while it runs, so that little is left to be flushed while it does not.
-      await program.flush();
+      await this.#flushAhead();
       const start = performance.now();
       await program.suspend();
       isSuspended = true;
@@ -321,6 +325,20 @@ export class SeederCore {
     if (isWanted()) this.#happen({ type: "suspended" });
     // It took so long that the program was told to go on before it had stopped.
     else await this.#letGo();
+  }
+
+  /**
+   * While the program runs, so that little is left to be flushed while it does not: each time what was
+   * written during the flush before.
+   */
+  async #flushAhead(): Promise<void> {
+    for (let flush = 0, last = Infinity; flush < FLUSHES.MOST; flush++) {
+      const start = performance.now();
+      await this.#options.program.flush();
+      const took = performance.now() - start;
+      if (took < FLUSHES.SHORT_MS || took > Math.min(last, FLUSHES.LONG_MS)) return;
+      last = took * FLUSHES.SHRINK;
+    }
   }
 
   #late(epoch: number): void {
@@ -372,30 +390,12 @@ export class SeederCore {
     return { type: "offer", ...set, epoch: this.#state.epoch, ...times };
   }
 
-  /** A piece of the content that was written last: one after the other, behind what is sent already. */
+  /** A piece of the content that was written last. */
   async #last(request: Extract<SeederRequest, { type: "last" }>): Promise<Uint8Array> {
     const { leech, epoch, index } = request;
+    const room = this.#pieces.room();
     await this.#request({ type: "last", offer: { leech: leech.toHex(), epoch } });
-    const piece = this.#reading.then(async () => {
-      await new Promise<void>((resolve) => setImmediate(resolve));
-      return await this.#readPiece(index);
-    });
-    this.#reading = piece.catch(() => {});
-    return await piece;
-  }
-
-  async #readPiece(index: number): Promise<Uint8Array> {
-    const parts = pieceOf(this.#lastSet?.set.ranges ?? new RangeList(), index);
-    const { message, content } = encodePiece(
-      index,
-      parts.reduce((sum, { length }) => sum + length, 0),
-    );
-    let at = 0;
-    for (const { offset, length } of parts) {
-      await this.#options.track.readAt(content.subarray(at, at + length), offset);
-      at += length;
-    }
-    return message;
+    return await this.#pieces.read(index, this.#lastSet?.set.ranges ?? new RangeList(), room);
   }
 
   #outcome(): SeederReply {

@@ -19,6 +19,8 @@ import type { UserfaultStatistics } from "./statistics.ts";
 import { collectWritten, type WriteTracker } from "../tracking/write_tracker.ts";
 
 const PIECE = 1 << 20;
+/** For so long in a row faults may wait, in ms. */
+const TURN_MS = 1;
 /** Pieces in flight where the backend is far away. */
 const IN_FLIGHT = 8;
 
@@ -34,6 +36,8 @@ export class PagePusher implements Disposable {
   /** What the backend took and did not flush yet. */
   #unflushed = new RangeList();
   #last: Promise<void> = Promise.resolve();
+  /** When faults had their turn. */
+  #turnedAt = 0;
 
   /** Pushes what `tracker` finds written in `region`; counts it in `statistics`. */
   constructor(
@@ -136,8 +140,14 @@ export class PagePusher implements Disposable {
     this.#statistics.pushedBytes += live.length;
   }
 
-  /** Lets faults have their turn. */
-  #pause(): Promise<void> {
+  /** Lets faults have their turn, where it is time for that. */
+  async #pause(): Promise<void> {
+    if (performance.now() - this.#turnedAt < TURN_MS) return;
+    await this.#turn();
+    this.#turnedAt = performance.now();
+  }
+
+  #turn(): Promise<void> {
     return new Promise((resolve) => void this.#reactor.addDeadline(performance.now(), resolve));
   }
 }
