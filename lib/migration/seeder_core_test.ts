@@ -1,7 +1,9 @@
 import { openLibc } from "../../ffi/libc.ts";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import type { Awaitable } from "../backend/backend.ts";
 import { openMemory } from "../backend/memory.ts";
 import { errorCode, ReadOnlyError, TelemapError } from "../backend/errors.ts";
+import { VirtualClock } from "../../tests/virtual_clock.ts";
 import { digestOf } from "../chunk/digests.ts";
 import { lockBackend } from "../chunk/lock.ts";
 import { SlowStage } from "../chunk/slow.ts";
@@ -21,7 +23,7 @@ class Program implements SeededProgram {
   /** Failures of the next records. */
   failures = 0;
   suspending: () => Promise<void> = () => Promise.resolve();
-  flush(): void {}
+  flush: () => Awaitable<void> = () => {};
   async suspend(): Promise<void> {
     await this.suspending();
     this.running = false;
@@ -98,6 +100,33 @@ Deno.test("an offer that nobody confirms is taken back, and cannot be confirmed 
   assertEquals((await leecher.suspend({ trackId, generation: 1, epoch: 2, timeout })).epoch, 2);
   core.close();
 });
+
+/** By how long each flush takes, in ms: how many there were before the program was suspended. */
+const FLUSHES: [what: string, took: number[], ahead: number][] = [
+  ["one that was short is enough", [2, 1], 1],
+  ["they go on until one was short", [40, 20, 10, 2, 1], 4],
+  ["one that was long is not followed by another", [60, 1], 1],
+  ["one that was no shorter is the last", [20, 19, 1], 2],
+  ["five are the most", [40, 30, 22, 16, 12, 9, 1], 5],
+];
+
+for (const [what, took, ahead] of FLUSHES) {
+  Deno.test(`what a running program wrote is flushed before it is suspended: ${what}`, async () => {
+    using clock = new VirtualClock();
+    const { core, program, client } = seed();
+    const leecher = client(1);
+    const { trackId } = await leecher.track({ chunkSize: CHUNK });
+    let flushes = 0, before = 0;
+    program.flush = () => new Promise((resolve) => setTimeout(resolve, took[flushes++]));
+    program.suspending = () => Promise.resolve(void (before = flushes));
+    const offer = { trackId, generation: 0, epoch: 1, timeout };
+    const { prepareMs, flushMs } = await clock.run(leecher.suspend(offer));
+    assertEquals([before, flushes], [ahead, ahead + 1]);
+    assertEquals(prepareMs, took.slice(0, ahead).reduce((sum, each) => sum + each));
+    assertEquals(flushMs, took[ahead]);
+    core.close();
+  });
+}
 
 Deno.test("a leecher that cancels has the program go on at once", async () => {
   const { core, program, client } = seed();
