@@ -28,6 +28,8 @@ export interface FlightWindowOptions {
   workers?: number | undefined;
   /** Whether who waits for a read does not stand behind these requests; he does unless told. */
   besideUrgent?: boolean | undefined;
+  /** The queue that is aimed at, in ms; 3 unless told. */
+  queueMs?: number | undefined;
 }
 
 const MOST_BYTES = 192 << 20;
@@ -41,7 +43,7 @@ const FIRST = { BYTES: 4 << 20, EVERY_MS: 16, MOST_BYTES: 32 << 20 } as const;
 const FIRST_BESIDE = { BYTES: 2 << 20, EVERY_MS: 2.1, MOST_BYTES: 104 << 20 } as const;
 /** The surplus in the beginning, and beyond what lately came in a round trip at least: ms of the rate. */
 const SURPLUS_MS = 2;
-/** The queue that is aimed at: so many ms, or this share of the latency where that is more. */
+/** The queue that is aimed at unless told: so many ms, or this share of the latency where that is more. */
 const QUEUE = { MS: 3, SHARE: 1 / 16 } as const;
 /** The surplus changes by so much of what the queue is off its aim: what it does shows a round later. */
 const GAIN = 0.5;
@@ -59,6 +61,7 @@ const MEASURE = { EVERY_TIMES: 100, MOST_MS: 30_000, ROUNDS: 3 } as const;
 export class FlightWindow {
   readonly #workers: number | undefined;
   readonly #requestBytes: number;
+  readonly #queueMs: number;
   readonly #rate = new AnswerRate();
   readonly #pace: Pace;
   #limit: number;
@@ -73,8 +76,10 @@ export class FlightWindow {
   #measuring = 0;
 
   /** Makes a window that knows nothing yet. */
-  constructor({ requestBytes, workers, besideUrgent = false }: FlightWindowOptions) {
+  constructor(options: FlightWindowOptions) {
+    const { requestBytes, workers, besideUrgent = false, queueMs = QUEUE.MS } = options;
     this.#requestBytes = requestBytes;
+    this.#queueMs = queueMs;
     this.#workers = workers;
     const first = besideUrgent ? FIRST_BESIDE : FIRST;
     this.#limit = Math.max(first.MOST_BYTES, requestBytes * 2);
@@ -150,9 +155,9 @@ export class FlightWindow {
   /** A queue in which even the quickest request of a round stood is there all the time. */
   #adjustSurplus(): void {
     const queue = this.#roundLatency - this.#latency;
-    const aim = Math.max(QUEUE.MS, this.#latency * QUEUE.SHARE);
+    const aim = Math.max(this.#queueMs, this.#latency * QUEUE.SHARE);
     const surplus = this.#surplus + (aim - queue) * GAIN;
-    const most = Math.max(this.#latency, SURPLUS_MS), least = -this.#latency * OVERRATED;
+    const most = Math.max(this.#latency, SURPLUS_MS, aim), least = -this.#latency * OVERRATED;
     this.#surplus = Math.max(Math.min(surplus, most), least);
   }
 

@@ -50,6 +50,22 @@ for (const link of links) {
   });
 }
 
+for (const link of links.filter(({ rate }) => rate >= GBIT_S && rate <= GB_S)) {
+  const { rate, rtt } = link;
+  Deno.test(`a queue of 40 ms is kept where it is asked for, at ${rate / 1e3} MB/s and ${rtt} ms`, () => {
+    const window = new FlightWindow({ requestBytes: MIB, queueMs: 40 });
+    const remote = new SimulatedRemote(window, link);
+    remote.run(20_000);
+    const queues: number[] = [];
+    for (let at = 20_000; at < 40_000; at += 517) {
+      remote.run(at);
+      queues.push(remote.urgent() - rtt);
+    }
+    const middle = queues.sort((a, b) => a - b)[queues.length >> 1]!;
+    assert(middle > 30 && middle < 50, `${middle} ms of queue as a rule`);
+  });
+}
+
 for (const rtt of [5, 25, 50, 100]) {
   Deno.test(`over ${rtt} ms the window is open after one round trip more`, () => {
     const took = timeOf({ rate: GB_S, rtt }, 512 * MIB);

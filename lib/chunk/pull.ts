@@ -32,6 +32,11 @@ export interface PullOptions {
   ranges?: Iterable<ByteRange> | undefined;
   /** Bytes a second to pull at most; what reads fetch is not limited. */
   rateLimit?: number | undefined;
+  /**
+   * Milliseconds that requests stand in a queue at the remote, lest that has nothing to do where one of
+   * both sides is late; 3 unless told. Large reads that are made meanwhile stand behind them.
+   */
+  queueMs?: number | undefined;
   /** Milliseconds to pause after a failure, the first time; default 100. */
   retryPause?: number | undefined;
   /** Told how far it is, a few times a second, and when all is local. */
@@ -84,7 +89,7 @@ export class Puller {
 
   /** Begins to pull. Throws {@linkcode UsageError} or `RangeError` on options out of range. */
   constructor(region: CachedRegion, fetcher: ChunkFetcher, options: PullOptions = {}) {
-    const { workers, priority, ranges, rateLimit } = options;
+    const { workers, priority, ranges, rateLimit, queueMs } = options;
     if (!((workers ?? 1) >= 1 && (rateLimit ?? 1) > 0)) {
       throw new UsageError("Cannot pull like that", {
         hint: "expected 1 worker or more, and a rate limit over 0",
@@ -100,7 +105,7 @@ export class Puller {
     this.#fetcher = fetcher;
     this.#options = options;
     this.#window = new FlightWindow({
-      ...{ requestBytes: region.requestBytes, workers },
+      ...{ requestBytes: region.requestBytes, workers, queueMs },
       besideUrgent: region.remote.readsUrgently,
     });
     this.#order = new PullOrder(states, requestChunks, { expected, wanted });

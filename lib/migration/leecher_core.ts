@@ -74,6 +74,8 @@ export interface Missing {
 
 /** A round that goes on is waited for so long at least, in ms. */
 const TURN_MOST_MS = 3000;
+/** Requests of the first copy stand in a queue at the source for so long, in ms. */
+const QUEUE_MS = 40;
 /** Between rounds that find nothing, in ms. */
 const IDLE_MS = 10;
 /** How long the source may take to hear that it is needed no more, in ms. */
@@ -308,8 +310,9 @@ export class LeecherCore {
   async #copyAll(): Promise<void> {
     if (this.#options.isOld) await this.#adoptAll();
     const start = performance.now(), { absentBytes } = this.#options.copy;
-    // Nobody reads it yet for whom the rest would have to be held back.
-    await this.#pull([], { expected: this.#options.expected, restPause: 0 });
+    const { expected } = this.#options;
+    // Nobody reads it yet for whom the rest would have to be held back, or who would wait behind it.
+    await this.#pull([], { expected, restPause: 0, queueMs: QUEUE_MS });
     this.#rate = absentBytes / (performance.now() - start) * 1000;
     this.#isCopied = true;
   }
