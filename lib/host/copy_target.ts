@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { statSync, unlinkSync } from "node:fs";
+import { nodeCall } from "../../ffi/node_error.ts";
 import type { Backend } from "../backend/backend.ts";
 import { parseLocalUrl } from "../backend/local_url.ts";
 import { splitDelayUrl } from "../chunk/delay_url.ts";
@@ -20,9 +22,26 @@ export async function openCopyTarget(
   return await openBackend(await withSize(url, size), options);
 }
 
-/** The same of a region that another host may own: for those who hand it over. */
-export async function openHandoverTarget(url: string, size: number): Promise<Backend> {
+/**
+ * The same of a region that another host may own: for those who hand it over. Where nothing of it is
+ * relied on (`anew`), a file that is empty is made anew: whoever made it ended before it had its size.
+ */
+export async function openHandoverTarget(
+  url: string,
+  size: number,
+  { anew = false } = {},
+): Promise<Backend> {
+  if (anew) removeEmpty(url);
   return await openUnfenced(await withSize(url, size));
+}
+
+function removeEmpty(url: string): void {
+  const store = parseLocalUrl(url);
+  if (store?.scheme !== "file") return;
+  const found = statSync(store.path, { throwIfNoEntry: false });
+  if (found?.isFile() && found.size === 0) {
+    nodeCall("remove", store.path, () => unlinkSync(store.path));
+  }
 }
 
 async function withSize(url: string, size: number): Promise<string> {

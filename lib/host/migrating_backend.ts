@@ -219,7 +219,8 @@ export async function openLeeched(
     // Where it lies beside the copy, nobody takes that for a region of its own at any moment.
     const isBeside = handover !== undefined;
     if (isBeside) receive();
-    local = await openHandoverTarget(cacheUrl, size);
+    const anew = start.state.at === "following";
+    local = await openHandoverTarget(cacheUrl, size, { anew });
     if (!isBeside && place !== undefined) {
       handover = HandoverFile.lock(place.path);
       checkUnchanged(handover, found, cacheUrl);

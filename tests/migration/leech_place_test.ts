@@ -136,3 +136,26 @@ for (const scheme of ["file", "dir"]) {
       assertEquals(found, bytes);
     }));
 }
+
+for (const state of ["receiving", "confirming"] as const) {
+  Deno.test(`a file that got no size before its leecher ended, ${state}`, () =>
+    withDirectory(async (path) => {
+      const bytes = pattern(SIZE, 7), here = `${path}/here`, there = `file:${path}/there`;
+      {
+        await using region = openLocal(`${there}?size=${SIZE}`)!;
+        await region.writeAt(bytes, 0);
+      }
+      await using source = await BackendHost.startSeeded(there, { chunkSize: CHUNK });
+      const url = await offer(source);
+      await regionOf(`file:${here}`, state, url);
+      Deno.truncateSync(here, 0);
+      if (state === "confirming") {
+        // It was whole: that it is empty is not to be passed over.
+        await assertRejects(() => take(url, `file:${here}`), UsageError, "as it is empty");
+        assertEquals(Deno.statSync(here).size, 0);
+        return;
+      }
+      await (await take(url, `file:${here}`)).close();
+      assertEquals(Deno.readFileSync(here), bytes);
+    }));
+}
