@@ -191,8 +191,9 @@ export class TargetDriver {
 
   async #perform(actions: readonly TargetAction[]): Promise<void> {
     for (const action of actions) {
-      if (action === "distrust") await this.#distrust();
-      else this.#act(action);
+      if (action !== "distrust") this.#act(action);
+      // Otherwise it would be written down that what is here can be trusted.
+      else if (!await this.#distrust()) return;
     }
   }
 
@@ -218,10 +219,13 @@ export class TargetDriver {
     }
   }
 
-  async #distrust(): Promise<void> {
-    while (!this.#stopped.signal.aborted) {
+  /** Answers whether that was done before all ended. */
+  async #distrust(): Promise<boolean> {
+    for (;;) {
+      if (this.#stopped.signal.aborted) return false;
       try {
-        return await this.#copy.distrust();
+        await this.#copy.distrust();
+        return true;
       } catch (error) {
         this.#warn("compare what is here with the source", error as Error);
         await pauseFor(RETRY_MS, this.#stopped.signal);

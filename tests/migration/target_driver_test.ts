@@ -208,6 +208,24 @@ Deno.test("after a restart in doubt only what the source says counts", async () 
   }
 });
 
+Deno.test("what could not be compared before the end is not recorded as the region", async () => {
+  const source = new Source(), client = connect(source, 1), copy = new Copy();
+  await begin(new TargetDriver(client, new Copy(), following), client);
+  const compared = Promise.withResolvers<void>();
+  copy.distrust = () => {
+    compared.resolve();
+    return Promise.reject(new TelemapError("ECANCELED", "All ends"));
+  };
+  const record = { state: "confirming", epoch: 1, leech: "01".repeat(16) } as const;
+  const start = targetAfterRestart({ ...record, peer: "", time: 1, promoted: false })!;
+  const driver = new TargetDriver(client, copy, start);
+  driver.start();
+  await compared.promise;
+  driver.stop();
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals([copy.told, driver.owns], [[], false]);
+});
+
 Deno.test("a source that is gone for good is not waited for where the user says so", async () => {
   const source = new Source();
   let calls = 0;
