@@ -36,6 +36,8 @@ export async function openHandoverTarget(
 }
 
 function removeEmpty(url: string): void {
+  // That has no size yet either.
+  if (/^memory:/i.test(url)) return;
   const store = parseLocalUrl(url);
   if (store?.scheme !== "file") return;
   const found = statSync(store.path, { throwIfNoEntry: false });
