@@ -304,7 +304,8 @@ export class SeederCore {
     let isSuspended = false;
     try {
       const asked = performance.now();
-      await this.#flushAhead();
+      await this.#flushAhead(isWanted);
+      if (!isWanted()) return;
       const start = performance.now();
       await program.suspend();
       isSuspended = true;
@@ -331,8 +332,8 @@ export class SeederCore {
    * While the program runs, so that little is left to be flushed while it does not: each time what was
    * written during the flush before.
    */
-  async #flushAhead(): Promise<void> {
-    for (let flush = 0, last = Infinity; flush < FLUSHES.MOST; flush++) {
+  async #flushAhead(isWanted: () => boolean): Promise<void> {
+    for (let flush = 0, last = Infinity; flush < FLUSHES.MOST && isWanted(); flush++) {
       const start = performance.now();
       await this.#options.program.flush();
       const took = performance.now() - start;

@@ -137,6 +137,28 @@ Deno.test("a leecher that cancels has the program go on at once", async () => {
   assertEquals([core.stage, program.running], ["serving", true]);
 });
 
+Deno.test("a leecher that cancels while the program is flushed leaves it alone", async () => {
+  const { core, program, client } = seed();
+  const leecher = client(1);
+  const { trackId } = await leecher.track({ chunkSize: CHUNK });
+  const flush = Promise.withResolvers<void>(), begun = Promise.withResolvers<void>();
+  let flushes = 0, suspensions = 0;
+  program.flush = () => {
+    begun.resolve();
+    return flushes++ === 0 ? flush.promise : undefined;
+  };
+  program.suspending = () => Promise.resolve(void suspensions++);
+  const asked = assertRejects(() => leecher.suspend({ trackId, generation: 0, epoch: 1, timeout }));
+  await begun.promise;
+  assertEquals((await leecher.cancel({ epoch: 0 })).state, "serving");
+  flush.resolve();
+  await asked;
+  const again = await leecher.track({ chunkSize: CHUNK });
+  await leecher.suspend({ trackId: again.trackId, generation: 0, epoch: 2, timeout });
+  assertEquals([suspensions, program.running], [1, false]);
+  core.close();
+});
+
 Deno.test("what is offered to one is not offered to another", async () => {
   const { core, client } = seed();
   const one = client(1), other = client(2);
