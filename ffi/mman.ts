@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { checked, throwErrno } from "./errno.ts";
+import { checked, ERRNO, errno, throwErrno } from "./errno.ts";
 import { cString, libc } from "./libc.ts";
 
 /** Protection bits of mmap(2). */
@@ -180,6 +180,22 @@ export function bytesAt(address: number, length: number): Uint8Array<ArrayBuffer
 export function adviseAt(address: number, length: number, advice: number, subject: string): void {
   const result = symbols().madvise(BigInt(address), BigInt(length), advice);
   checked(result, "madvise", subject);
+}
+
+/** Bytes of a page of the larger size, on x86_64 and on aarch64 with pages of 4 KiB. */
+const HUGE_PAGE = 2 << 20;
+
+/**
+ * Has the kernel hand out memory that is still to be written by pages of 2 MiB, those that lie whole in
+ * it and where it has those. Throws {@linkcode SystemError}.
+ */
+export function adviseHugePages(address: number, length: number, subject: string): void {
+  const start = Math.ceil(address / HUGE_PAGE) * HUGE_PAGE;
+  const bytes = address + length - start;
+  if (bytes < HUGE_PAGE) return;
+  const result = symbols().madvise(BigInt(start), BigInt(bytes), MADV.HUGEPAGE);
+  // A kernel that was built without them says EINVAL.
+  if (result < 0 && errno() !== ERRNO.EINVAL) throwErrno("madvise", subject);
 }
 
 let bytesOfPage: number | undefined;

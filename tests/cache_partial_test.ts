@@ -3,12 +3,15 @@
  * promised is there after the power went, and is put together with the rest when the remote is back.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { openLibc } from "../ffi/libc.ts";
 import { ConnectionError } from "../lib/backend/errors.ts";
 import { CacheStage } from "../lib/chunk/cache.ts";
 import { loadJournal, stateSize } from "../lib/chunk/journal_load.ts";
 import { assertBytes, pattern, readBack } from "./backend_model.ts";
 import { chooser, Power, PowerCutDisk } from "./power_cut.ts";
 import { ScheduledBackend } from "./scheduled_backend.ts";
+
+openLibc();
 
 const CHUNK = 4096;
 

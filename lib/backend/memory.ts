@@ -3,16 +3,15 @@
  *
  * @module
  */
-import { adviseAt, bytesAt, MADV, Mapping } from "../../ffi/mman.ts";
+import { adviseAt, adviseHugePages, bytesAt, MADV, Mapping } from "../../ffi/mman.ts";
 import { type Backend, checkRange, type Extent, type SharedBackend } from "./backend.ts";
 import type { ZeroOptions } from "./backend.ts";
 import { Bitmap } from "./bitmap.ts";
-import { ClosedError, errorCode, ReadOnlyError, UsageError } from "./errors.ts";
+import { ClosedError, ReadOnlyError, UsageError } from "./errors.ts";
 import { appendExtent } from "./extents.ts";
 
 /** Bytes to a bit of what was ever written; a multiple of every page size there is. */
 const BLOCK = 65536;
-const HUGE_PAGE = 2 << 20;
 
 /** What {@linkcode SharedBackend} tells of memory. */
 export type SharedMemory = Extract<SharedBackend, { kind: "memory" }>;
@@ -115,15 +114,7 @@ export class MemoryBackend implements Backend {
 
   /** All of it is going to be written: it is taken up by pages of 2 MiB, where the kernel has those. */
   expectAll(): void {
-    const address = Math.ceil(this.memory.address / HUGE_PAGE) * HUGE_PAGE;
-    const length = this.memory.address + this.size - address;
-    if (length < HUGE_PAGE) return;
-    try {
-      adviseAt(address, length, MADV.HUGEPAGE, "a memory region");
-    } catch (error) {
-      // A kernel that was built without them (EINVAL) takes it up by small ones.
-      if (errorCode(error) !== "EINVAL") throw error;
-    }
+    adviseHugePages(this.memory.address, this.size, "a memory region");
   }
 
   flush(): void {

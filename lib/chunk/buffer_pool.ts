@@ -3,8 +3,11 @@
  *
  * @module
  */
+import { Slabs } from "./slabs.ts";
 
-/** Free buffers are kept up to so many bytes. */
+/** A pool whose largest buffers have so many bytes takes those from slabs. */
+const LARGE_BYTES = 512 << 10;
+/** Other free buffers are kept up to so many bytes. */
 const KEPT_BYTES = 32 << 20;
 
 /**
@@ -13,6 +16,7 @@ const KEPT_BYTES = 32 << 20;
  */
 export class BufferPool {
   readonly #most: number;
+  readonly #slabs: Slabs | undefined;
   /** By the logarithm of their bytes, rounded up. */
   readonly #free: Uint8Array<ArrayBuffer>[][] = Array.from({ length: 33 }, () => []);
   #kept = 0;
@@ -20,10 +24,15 @@ export class BufferPool {
   /** Makes a pool of buffers of up to `most` bytes. */
   constructor(most: number) {
     this.#most = most;
+    if (most >= LARGE_BYTES) this.#slabs = new Slabs(most);
   }
 
   /** A buffer of so many bytes, at most the pool's; what is in it is not said. */
   take(length: number): Uint8Array<ArrayBuffer> {
+    if (this.#slabs !== undefined && length > this.#most / 2) {
+      const whole = this.#slabs.take();
+      return length === whole.length ? whole : whole.subarray(0, length);
+    }
     const bits = logarithm(length);
     const free = this.#free[bits]!.pop();
     if (free !== undefined) this.#kept -= free.length;
@@ -33,6 +42,7 @@ export class BufferPool {
 
   /** Gives a buffer back that {@linkcode take} handed out and nobody uses any more. */
   give(buffer: Uint8Array<ArrayBuffer>): void {
+    if (Slabs.has(buffer)) return this.#slabs?.give(buffer);
     const whole = new Uint8Array(buffer.buffer);
     const bits = logarithm(whole.length);
     if (this.#kept + whole.length > KEPT_BYTES) this.#dropOthers(bits);
