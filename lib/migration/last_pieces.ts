@@ -7,12 +7,14 @@
 import { setImmediate } from "node:timers";
 import type { Backend } from "../backend/backend.ts";
 import type { RangeList } from "../backend/range_list.ts";
-import { encodePiece, PIECE_BYTES } from "./message_codec.ts";
+import { encodePiece } from "./message_codec.ts";
+import { PieceRooms } from "./piece_rooms.ts";
 import { pieceOf } from "./pieces.ts";
 
 /** See the module. */
 export class LastPieces {
   readonly #region: Pick<Backend, "readAt">;
+  readonly #rooms = new PieceRooms();
   #reading: Promise<unknown> = Promise.resolve();
 
   /** Reads from that region. */
@@ -20,18 +22,13 @@ export class LastPieces {
     this.#region = region;
   }
 
-  /**
-   * Memory for a piece that is to come. The kernel has given it by then, as the program may stand still
-   * when it is needed.
-   */
-  room(): ArrayBuffer {
-    const room = new ArrayBuffer(PIECE_BYTES);
-    new Uint8Array(room).fill(0);
-    return room;
+  /** Memory for a piece that is to come. */
+  room(): Uint8Array<ArrayBuffer> {
+    return this.#rooms.take();
   }
 
   /** The message with piece `index` of these ranges, in that memory. */
-  async read(index: number, ranges: RangeList, room: ArrayBuffer): Promise<Uint8Array> {
+  async read(index: number, ranges: RangeList, room: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
     const piece = this.#reading.then(async () => {
       await new Promise<void>((resolve) => setImmediate(resolve));
       return await this.#read(index, ranges, room);
@@ -40,7 +37,11 @@ export class LastPieces {
     return await piece;
   }
 
-  async #read(index: number, ranges: RangeList, room: ArrayBuffer): Promise<Uint8Array> {
+  async #read(
+    index: number,
+    ranges: RangeList,
+    room: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array> {
     const parts = pieceOf(ranges, index);
     const length = parts.reduce((sum, { length }) => sum + length, 0);
     const { message, content } = encodePiece(index, length, room);

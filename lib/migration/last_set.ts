@@ -8,6 +8,7 @@ import { ProtocolError } from "../backend/errors.ts";
 import type { ByteRange, RangeList } from "../backend/range_list.ts";
 import type { LeechedRegion } from "./leeched_region.ts";
 import { MESSAGE_LIMIT } from "./messages.ts";
+import { PieceRooms } from "./piece_rooms.ts";
 import { countPieces, pieceOf, rangesBehind } from "./pieces.ts";
 import type { SeederClient } from "./seeder_client.ts";
 
@@ -16,12 +17,19 @@ const PIECES_MOST = 32;
 /** Bytes in flight of the rest, at least and at most: twice what the link carries in a round trip. */
 const READ_BYTES = { LEAST: 4 << 20, MOST: 32 << 20 } as const;
 
+/** What is known of the link: its rate in bytes a ms, and its round trip in ms. */
+export interface Link {
+  rate: number;
+  roundTrip: number;
+}
+
 /** See the module. */
 export class LastSet {
   readonly #client: SeederClient;
   readonly #copy: LeechedRegion;
   /** Pieces of the latest round: the last set is expected to have about as many. */
   #expected = 1;
+  readonly #rooms = new PieceRooms();
   #ahead: { epoch: number; pieces: Promise<Uint8Array>[] } | undefined;
   /** Bytes that the link carries in a round trip. */
   #carried = 0;
@@ -37,18 +45,20 @@ export class LastSet {
     if (ranges.count > 0) this.#expected = countPieces(ranges);
   }
 
+  /** Is ready for what will be asked for ahead over such a link, as the program runs still. */
+  prepare(link: Link): void {
+    this.#rooms.prepare(countArriving(link));
+  }
+
   /**
-   * Asks for pieces of what will be offered under an epoch; those that are too many are empty. `rate` in
-   * bytes a ms, `roundTrip` in ms.
+   * Asks for pieces of what will be offered under an epoch; those that are too many are empty.
    */
-  askAhead(epoch: number, { rate, roundTrip }: { rate: number; roundTrip: number }): void {
+  askAhead(epoch: number, link: Link): void {
     if (this.#ahead?.epoch === epoch) return;
-    // What is read comes more quickly, but takes a round trip and some time to get going.
-    this.#carried = rate * roundTrip;
-    const arriving = Math.ceil(this.#carried / MESSAGE_LIMIT.PIECE);
-    const count = Math.min(arriving + 1, 2 * this.#expected + 2, PIECES_MOST);
+    this.#carried = bytesOnTheWay(link);
+    const count = Math.min(countArriving(link), 2 * this.#expected + 2);
     const asked = Array.from({ length: count }, async (_, index) => {
-      return (await this.#client.last({ epoch, index })).content;
+      return (await this.#client.last({ epoch, index }, { room: this.#rooms.take() })).content;
     });
     // Where the offer fails, so do they.
     for (const piece of asked) piece.catch(() => {});
@@ -83,4 +93,13 @@ export class LastSet {
       throw new ProtocolError(`Cannot use a piece of ${content.length} bytes instead of ${at}`);
     }
   }
+}
+
+function bytesOnTheWay({ rate, roundTrip }: Link): number {
+  return rate * roundTrip;
+}
+
+/** What is read comes more quickly, but takes a round trip and some time to get going. */
+function countArriving(link: Link): number {
+  return Math.min(Math.ceil(bytesOnTheWay(link) / MESSAGE_LIMIT.PIECE) + 1, PIECES_MOST);
 }

@@ -14,7 +14,7 @@ import type { Puller, PullOptions } from "../chunk/pull.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
 import { Convergence, type DowntimeGoal } from "./convergence.ts";
 import { LatencyHistogram } from "./fault_latency.ts";
-import { LastSet } from "./last_set.ts";
+import { LastSet, type Link } from "./last_set.ts";
 import type { LeechedRegion } from "./leeched_region.ts";
 import { leecherStateOf, type MigrationMetrics } from "./migration_metrics.ts";
 import type { SeederClient } from "./seeder_client.ts";
@@ -263,6 +263,10 @@ export class LeecherCore {
     this.#driver.stop();
   }
 
+  get #link(): Link {
+    return { rate: this.#rate / 1000, roundTrip: this.#shortestTrip };
+  }
+
   /** What the driver has done with the copy. */
   #target(): TargetCopy {
     const { copy, record } = this.#options;
@@ -273,7 +277,7 @@ export class LeecherCore {
       },
       askAhead: (epoch) => {
         if (this.#handover.force) return;
-        this.#lastSet.askAhead(epoch, { rate: this.#rate / 1000, roundTrip: this.#shortestTrip });
+        this.#lastSet.askAhead(epoch, this.#link);
       },
       receive: (offer) => this.#receive(offer),
       follow: () => this.#follow(),
@@ -336,6 +340,7 @@ export class LeecherCore {
     if (this.#copyFailed) this.#beginToCopy();
     if (options.strategy !== "force") await this.#copied.promise;
     else await Promise.race([this.#copied.promise, pauseFor(late, this.#closed.signal)]);
+    if (this.#isCopied) this.#lastSet.prepare(this.#link);
     for (;;) {
       this.#closed.signal.throwIfAborted();
       const roundTrip = this.#roundTrip;

@@ -132,12 +132,14 @@ export function encodeReply(reply: SeederReply): Uint8Array<ArrayBuffer> {
 export function encodePiece(
   index: number,
   length: number,
-  room = new ArrayBuffer(PIECE_HEADER_BYTES + length),
+  room = new Uint8Array(PIECE_HEADER_BYTES + length),
 ): { message: Uint8Array<ArrayBuffer>; content: Uint8Array } {
   bounded(length, 0, MESSAGE_LIMIT.PIECE, "bytes of content");
-  new MessageWriter(REPLIES.piece, room).u64(index);
-  const bytes = new Uint8Array(room, 0, PIECE_HEADER_BYTES + length);
-  return { message: bytes, content: bytes.subarray(PIECE_HEADER_BYTES) };
+  const header = new MessageWriter(REPLIES.piece);
+  header.u64(index);
+  room.set(header.bytes());
+  const message = room.subarray(0, PIECE_HEADER_BYTES + length);
+  return { message, content: message.subarray(PIECE_HEADER_BYTES) };
 }
 
 /**

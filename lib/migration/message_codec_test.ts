@@ -8,6 +8,7 @@ import {
   encodePiece,
   encodeReply,
   encodeRequest,
+  PIECE_BYTES,
 } from "./message_codec.ts";
 import { MESSAGE_LIMIT, type SeederReply, type SeederRequest } from "./messages.ts";
 
@@ -211,6 +212,10 @@ Deno.test("as many ranges, digests and bytes are taken as there may be, and no m
   const whole = encodeReply(piece(MESSAGE_LIMIT.PIECE));
   assertEquals(encodePiece(0, MESSAGE_LIMIT.PIECE).message, whole);
   assertThrows(() => encodePiece(0, MESSAGE_LIMIT.PIECE + 1), RangeError);
+  const room = new Uint8Array(PIECE_BYTES + 100).subarray(50);
+  const { message, content } = encodePiece(0, MESSAGE_LIMIT.PIECE, room);
+  assertEquals([message, content.length], [whole, MESSAGE_LIMIT.PIECE]);
+  assertEquals([message.buffer, content.buffer], [room.buffer, room.buffer]);
   assertEquals(decodeReply(whole), piece(MESSAGE_LIMIT.PIECE));
   assertThrows(() => encodeReply(piece(MESSAGE_LIMIT.PIECE + 1)), RangeError);
   assertThrows(() => decodeReply(new Uint8Array([...whole, 0])), ProtocolError, "1048577 bytes");

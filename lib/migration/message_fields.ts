@@ -13,12 +13,10 @@ const NOTHING = new Uint8Array(0);
 
 /** Puts a message together, field by field. */
 export class MessageWriter {
-  #view: DataView<ArrayBuffer>;
+  #view = new DataView(new ArrayBuffer(96));
   #end = 4;
 
-  /** In that memory at first. */
-  constructor(type: number, room: ArrayBuffer = new ArrayBuffer(96)) {
-    this.#view = new DataView(room);
+  constructor(type: number) {
     this.#view.setUint8(0, MESSAGE_VERSION);
     this.#view.setUint8(1, type);
   }

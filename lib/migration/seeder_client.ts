@@ -58,7 +58,10 @@ export class SeederClient {
   }
 
   /** A piece of the last set; it comes behind large transfers. */
-  last(fields: Fields<"last">, options?: CallOptions): Promise<Reply<"piece">> {
+  last(
+    fields: Fields<"last">,
+    options?: CallOptions & Pick<ControlOptions, "room">,
+  ): Promise<Reply<"piece">> {
     const request: SeederRequest = { type: "last", leech: this.#leech, ...fields };
     return this.#ask(request, "piece", { ...options, bulk: true });
   }

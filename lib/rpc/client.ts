@@ -64,6 +64,11 @@ export interface ControlOptions {
    * silent altogether is left after the request timeout.
    */
   timeout?: number | undefined;
+  /**
+   * Memory for the answer, which is put elsewhere if it has no room. Where the call fails, something may
+   * be put there later.
+   */
+  room?: Uint8Array | undefined;
   /** Gives up, with its reason: what was not sent yet never is. */
   signal?: AbortSignal | undefined;
 }
@@ -260,7 +265,7 @@ export class RemoteBackend implements Backend {
    * @throws {RemoteError} The controller refuses; the code says why.
    */
   async control(message: Uint8Array, options: ControlOptions = {}): Promise<Uint8Array> {
-    const { bulk = false, timeout, signal } = options;
+    const { bulk = false, timeout, room, signal } = options;
     this.#check(0, 0);
     if (message.length > LIMIT.CONTROL) {
       throw new RangeError(
@@ -278,6 +283,7 @@ export class RemoteBackend implements Backend {
     signal?.throwIfAborted();
     const request = new WireRequest(TYPE.CONTROL, 0, 0, message.slice());
     request.timeout = timeout;
+    request.room = room;
     const [lane, controls] = bulk
       ? [this.#bulk, this.#bulkControls]
       : [this.#urgent, this.#urgentControls];

@@ -136,7 +136,11 @@ export class Exchange implements ReplySink {
     if (request?.type === TYPE.EXTENTS && payloadLength <= EXTENTS_BYTES_MAX) {
       return new Uint8Array(payloadLength);
     }
-    if (request?.type === TYPE.CONTROL) return new Uint8Array(payloadLength);
+    if (request?.type === TYPE.CONTROL) {
+      const { room } = request;
+      const fits = room !== undefined && payloadLength <= room.length;
+      return fits ? room.subarray(0, payloadLength) : new Uint8Array(payloadLength);
+    }
     throw new ProtocolError(`Cannot take ${payloadLength} bytes in reply to a request`);
   }
 

@@ -37,6 +37,8 @@ export class WireRequest {
   mark = 0;
   /** EXTENTS: the answer. */
   extents: Extent[] = [];
+  /** CONTROL: memory for the answer, where it fits. */
+  room: Uint8Array | undefined;
   /** CONTROL: the answer. */
   answer: Uint8Array = NOTHING;
   /**

@@ -126,6 +126,21 @@ Deno.test("messages of any size go there, and answers come back, on both lanes",
     ));
   }));
 
+for (const bytes of [0, 999, 1000, 5000]) {
+  const is = bytes < 1000 ? "elsewhere as it has" : "in the room as that has";
+  Deno.test(`an answer of 1000 bytes comes ${is} room for ${bytes}`, () =>
+    withControl(reverse, async (region) => {
+      const room = new Uint8Array(6000).subarray(500, 500 + bytes);
+      const message = pattern(1000, 4);
+      const answer = await region.control(message, { room });
+      assertEquals(new Uint8Array(answer), message.toReversed());
+      assertEquals(answer.buffer === room.buffer, bytes >= 1000);
+      const used = bytes < 1000 ? 0 : 1000;
+      const around = [...new Uint8Array(room.buffer)].toSpliced(500, used);
+      assertEquals(around, new Array(6000 - used).fill(0));
+    }));
+}
+
 Deno.test("an answer is as long as a payload may be, and no longer", () =>
   withControl(
     ([more]) => Promise.resolve(pattern(LIMIT.PAYLOAD_MIN + more!, 3)),
