@@ -35,7 +35,7 @@ export class Slabs {
   take(): Uint8Array<ArrayBuffer> {
     for (const [slab, free] of this.#free) return this.#takeOf(slab, free);
     const slab = new ArrayBuffer(SLAB_BYTES);
-    adviseHugePages(addressOf(new Uint8Array(slab)), SLAB_BYTES, "buffers of a cache");
+    adviseHugePages(addressOf(new Uint8Array(slab)), SLAB_BYTES, "memory for large buffers");
     const free = Array.from({ length: this.#count }, (_, index) => this.#bufferOf(slab, index));
     this.#free.set(slab, free);
     this.#freeCount += free.length;

@@ -14,7 +14,7 @@ export class PieceRooms {
   readonly #slabs = new Slabs(PIECE_BYTES);
   readonly #ready: Uint8Array<ArrayBuffer>[] = [];
 
-  /** Has so many at hand, which takes about a quarter of a millisecond for each. */
+  /** Has so many at hand. */
   prepare(count: number): void {
     while (this.#ready.length < count) this.#ready.push(this.#make());
   }
