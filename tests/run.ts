@@ -35,7 +35,9 @@ async function main(): Promise<number> {
     console.log(`\n== ${set} tests`);
     for (const counts of await runSet(set, filter)) {
       total.passed += counts.passed;
-      total.failed.push(...counts.failed.map((name) => `${set}: ${name}`));
+      total.failed.push(
+        ...counts.failed.map(({ name, why }) => ({ name: `${set}: ${name}`, why })),
+      );
       total.skipped.push(...counts.skipped);
     }
   }
@@ -68,7 +70,7 @@ async function runSet(set: TestSet, filter: string | undefined): Promise<TestCou
   // Those that cross files take the longest; many short ones even out the end.
   const files = ["tests", "cmd", "lib", "bench", "ffi"].flatMap(testFiles);
   if (!await checkTypes(files)) {
-    return [{ passed: 0, failed: ["the types of the tests are wrong"], skipped: [] }];
+    return [{ passed: 0, failed: [{ name: "the types of the tests", why: "above" }], skipped: [] }];
   }
   const counts: TestCounts[] = [];
   const work = async () => {
@@ -99,7 +101,7 @@ async function checkTypes(files: string[]): Promise<boolean> {
 
 function report({ passed, failed, skipped }: TestCounts): void {
   console.log();
-  for (const name of failed) console.log(`failed: ${name}`);
+  for (const { name, why } of failed) console.log(`failed: ${name}\n${why.replace(/^/gm, "  ")}`);
   for (const { name, reason } of skipped) console.log(`skipped: ${name}: ${reason || "no reason"}`);
   console.log(`${passed} passed, ${failed.length} failed, ${skipped.length} skipped`);
 }

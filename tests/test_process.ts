@@ -49,9 +49,12 @@ export async function runTests(
     clearTimeout(timer);
     const counts = parseReport(Deno.readTextFileSync(reportPath));
     if (hung.signal.aborted) {
-      counts.failed.push(`${path} was not over after ${limitMs / 1000} s`);
+      counts.failed.push({ name: path, why: `It was not over after ${limitMs / 1000} s` });
     } else if (!success && counts.failed.length === 0) {
-      counts.failed.push(`${path} ended with exit code ${code} outside of the tests`);
+      counts.failed.push({
+        name: path,
+        why: `It ended with exit code ${code} outside of the tests`,
+      });
     }
     return counts;
   } finally {

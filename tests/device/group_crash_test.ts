@@ -14,7 +14,7 @@ import { temporaryDirectory } from "./command.ts";
 import { checkMoment } from "./group_counter.ts";
 import { PAGE, stepOf } from "./migration_pages.ts";
 import { Side } from "./migration_side.ts";
-import { makeRandom } from "./random.ts";
+import { makeRandom, runSeeds } from "./random.ts";
 
 openLibc();
 
@@ -113,12 +113,5 @@ async function checkMoved(path: string, reached: number): Promise<number> {
 Deno.test({
   name: withReason(`a group moves ${RUNS} times while its sides are killed`, needs),
   ignore: needs.ignore,
-  async fn() {
-    const first = Number(
-      Deno.env.get("TELEMAP_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0],
-    );
-    for (let seed = first; seed < first + RUNS; seed++) {
-      console.log(`seed ${seed}: ${await run(seed)}`);
-    }
-  },
+  fn: () => runSeeds(RUNS, run),
 });

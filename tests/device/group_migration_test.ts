@@ -27,7 +27,7 @@ import { temporaryDirectory } from "./command.ts";
 import { checkMoment, GroupCounter, stepsOf } from "./group_counter.ts";
 import { Side } from "./migration_side.ts";
 import { PAGE } from "./migration_pages.ts";
-import { makeRandom } from "./random.ts";
+import { makeRandom, runSeeds } from "./random.ts";
 
 openLibc();
 
@@ -61,15 +61,11 @@ async function withSeeds(
   path: string,
   run: (path: string, random: (limit: number) => number) => Promise<string>,
 ): Promise<void> {
-  const first = Number(
-    Deno.env.get("TELEMAP_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0],
-  );
-  for (let seed = first; seed < first + RUNS; seed++) {
-    const random = makeRandom(Math.imul(seed, 0x9e37_79b1) >>> 0);
+  await runSeeds(RUNS, (seed) => {
     const within = `${path}/${seed}`;
     Deno.mkdirSync(within);
-    console.log(`seed ${seed}: ${await run(within, random)}`);
-  }
+    return run(within, makeRandom(Math.imul(seed, 0x9e37_79b1) >>> 0));
+  });
 }
 
 /** The parts `a`, `b`, … in files of whole pages. */

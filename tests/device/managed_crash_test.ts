@@ -14,7 +14,7 @@ import { bytesOf, CrashBooks, UNIT } from "../crash_books.ts";
 import { requires, withReason } from "../requires.ts";
 import { TelemapProcess } from "../telemap_process.ts";
 import { temporaryDirectory } from "./command.ts";
-import { makeRandom } from "./random.ts";
+import { makeRandom, runSeeds } from "./random.ts";
 import { startServer } from "./served_region.ts";
 
 openLibc();
@@ -121,60 +121,58 @@ function pause(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
+async function run(seed: number): Promise<string> {
+  const random = makeRandom(seed);
+  using directory = temporaryDirectory();
+  const region = `${directory.path}/region`, cache = `file:${directory.path}/cache`;
+  const books = new CrashBooks(UNITS);
+  const server = new Server(`file:${region}?size=${SIZE}`);
+  let steps = 0;
+  try {
+    for (let life = 0; life < RUNS; life++) {
+      await server.start();
+      const durability = random(2) === 0 ? "local" : "remote";
+      const { process, path } = await mount(server.url!, cache, durability, random);
+      await using _process = process;
+      if (random(2) === 0) books.checkMount(0, await Deno.readFile(path));
+      const programs = Promise.allSettled(
+        Array.from({ length: PROGRAMS }, () => useFile(path, books, durability, random)),
+      );
+      await pause(random(300));
+      if (random(2) === 0) {
+        await server.kill();
+        books.checkRemote(await Deno.readFile(region));
+        await pause(random(100));
+        if (random(2) === 0) await server.start();
+        await pause(random(200));
+      }
+      process.kill("SIGKILL");
+      for (const result of await programs) {
+        if (result.status === "rejected") throw result.reason;
+        steps += result.value;
+      }
+      await process.end();
+      books.crashed();
+      if (random(2) === 0) await server.kill();
+    }
+    await server.start();
+    const { process, path } = await mount(server.url!, cache, "remote", random);
+    await using _process = process;
+    const bytes = await Deno.readFile(path);
+    books.checkMount(0, bytes);
+    process.kill("SIGTERM");
+    const { code, err } = await process.end();
+    assertEquals({ code, err }, { code: 0, err: "" });
+    assertEquals(await Deno.readFile(region), bytes, "the remote alone is what the mount was");
+    assert(steps > 0);
+    return `${RUNS} lives, ${steps} steps`;
+  } finally {
+    await server.kill();
+  }
+}
+
 Deno.test({
   name: withReason("a managed mount keeps what fsync promised, whoever is killed", needs),
   ignore: needs.ignore,
-  async fn() {
-    const seed = Number(
-      Deno.env.get("TELEMAP_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0],
-    );
-    console.log(`seed ${seed}, ${RUNS} lives`);
-    const random = makeRandom(seed);
-    using directory = temporaryDirectory();
-    const region = `${directory.path}/region`, cache = `file:${directory.path}/cache`;
-    const books = new CrashBooks(UNITS);
-    const server = new Server(`file:${region}?size=${SIZE}`);
-    let steps = 0;
-    try {
-      for (let run = 0; run < RUNS; run++) {
-        await server.start();
-        const durability = random(2) === 0 ? "local" : "remote";
-        const { process, path } = await mount(server.url!, cache, durability, random);
-        await using _process = process;
-        if (random(2) === 0) books.checkMount(0, await Deno.readFile(path));
-        const programs = Promise.allSettled(
-          Array.from({ length: PROGRAMS }, () => useFile(path, books, durability, random)),
-        );
-        await pause(random(300));
-        if (random(2) === 0) {
-          await server.kill();
-          books.checkRemote(await Deno.readFile(region));
-          await pause(random(100));
-          if (random(2) === 0) await server.start();
-          await pause(random(200));
-        }
-        process.kill("SIGKILL");
-        for (const result of await programs) {
-          if (result.status === "rejected") throw result.reason;
-          steps += result.value;
-        }
-        await process.end();
-        books.crashed();
-        if (random(2) === 0) await server.kill();
-      }
-      await server.start();
-      const { process, path } = await mount(server.url!, cache, "remote", random);
-      await using _process = process;
-      const bytes = await Deno.readFile(path);
-      books.checkMount(0, bytes);
-      process.kill("SIGTERM");
-      const { code, err } = await process.end();
-      assertEquals({ code, err }, { code: 0, err: "" });
-      assertEquals(await Deno.readFile(region), bytes, "the remote alone is what the mount was");
-      assert(steps > 0);
-      console.log(`${steps} steps`);
-    } finally {
-      await server.kill();
-    }
-  },
+  fn: () => runSeeds(1, run),
 });

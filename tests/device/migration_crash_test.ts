@@ -14,7 +14,7 @@ import { stepOf } from "./migration_pages.ts";
 import { freePort } from "../free_port.ts";
 import { HarmfulProxy } from "../rpc/harmful_proxy.ts";
 import { Side } from "./migration_side.ts";
-import { makeRandom } from "./random.ts";
+import { makeRandom, runSeeds } from "./random.ts";
 
 openLibc();
 
@@ -109,12 +109,5 @@ Deno.test({
     needs,
   ),
   ignore: needs.ignore,
-  async fn() {
-    const first = Number(
-      Deno.env.get("TELEMAP_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0],
-    );
-    for (let seed = first; seed < first + RUNS; seed++) {
-      console.log(`seed ${seed}: ${await run(seed)}`);
-    }
-  },
+  fn: () => runSeeds(RUNS, run),
 });

@@ -15,7 +15,7 @@ import { IntegrityError, mountDirect } from "../../mod.ts";
 import { requiresThat, withReason } from "../requires.ts";
 import type { TelemapProcess } from "../telemap_process.ts";
 import { temporaryDirectory } from "./command.ts";
-import { makeRandom } from "./random.ts";
+import { makeRandom, runSeeds } from "./random.ts";
 import { startServer } from "./served_region.ts";
 import { SLOT_BYTES, type WriteOrder } from "./sync_writer_worker.ts";
 
@@ -171,42 +171,42 @@ async function crashOnce(crash: Crash): Promise<void> {
   books.check(await crash.read());
 }
 
+async function crashOften(seed: number): Promise<string> {
+  const random = makeRandom(seed);
+  using directory = temporaryDirectory();
+  const path = `${directory.path}/region`;
+  const read = () => Deno.readFile(path);
+  await using server = new Server(`file:${path}?size=${SIZE}`);
+  await server.start();
+  const methods = probeTracking().filter(({ available }) => available)
+    .map(({ method }) => method);
+  const books = new Books();
+  let writes = 0;
+  for (let run = 0; run < RUNS;) {
+    const mount = await mountDirect({
+      backend: server.url,
+      device: "userfault",
+      as: "slice",
+      memory: { prefetch: random(2) === 0, tracking: methods[random(methods.length)] },
+    });
+    const writer = new Writer(mount.bytes, books, random(2 ** 31));
+    const until = Math.min(run + 1 + random(RUNS_A_MOUNT), RUNS);
+    for (; run < until; run++) {
+      await crashOnce({ server, books, random, read, sync: () => mount.sync() });
+    }
+    writes += await writer.stop();
+    await mount.close();
+    books.promise(books.snapshot());
+    books.check(await read());
+  }
+  return `${RUNS} runs, ${writes} writes`;
+}
+
 Deno.test({
   name: withReason(
     "a region holds what sync() promised, though its server is killed and a thread writes",
     needs,
   ),
   ignore: needs.ignore,
-  async fn() {
-    const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
-    console.log(`seed ${seed}, ${RUNS} runs`);
-    const random = makeRandom(seed);
-    using directory = temporaryDirectory();
-    const path = `${directory.path}/region`;
-    const read = () => Deno.readFile(path);
-    await using server = new Server(`file:${path}?size=${SIZE}`);
-    await server.start();
-    const methods = probeTracking().filter(({ available }) => available)
-      .map(({ method }) => method);
-    const books = new Books();
-    let writes = 0;
-    for (let run = 0; run < RUNS;) {
-      const mount = await mountDirect({
-        backend: server.url,
-        device: "userfault",
-        as: "slice",
-        memory: { prefetch: random(2) === 0, tracking: methods[random(methods.length)] },
-      });
-      const writer = new Writer(mount.bytes, books, random(2 ** 31));
-      const until = Math.min(run + 1 + random(RUNS_A_MOUNT), RUNS);
-      for (; run < until; run++) {
-        await crashOnce({ server, books, random, read, sync: () => mount.sync() });
-      }
-      writes += await writer.stop();
-      await mount.close();
-      books.promise(books.snapshot());
-      books.check(await read());
-    }
-    console.log(`${writes} writes`);
-  },
+  fn: () => runSeeds(1, crashOften),
 });
