@@ -344,7 +344,14 @@ export class TargetDriver {
 
   #refusal(): Error {
     if (this.#state.at === "lost") return givenElsewhere();
-    return this.#failure ?? new TelemapError("EAGAIN", "Cannot take the region over: given up");
+    if (this.#failure !== undefined) return this.#failure;
+    if (this.#state.at !== "following") {
+      return new TelemapError("EAGAIN", "Cannot take the region over: given up");
+    }
+    return new DeadlineError(
+      "Cannot take the region over: the source went on before this side had confirmed",
+      { hint: "try again, with more time to suspend" },
+    );
   }
 
   /** Once, until something changes. */

@@ -7,6 +7,7 @@
  * @module
  */
 import { leechGroup, type Mount, seedGroup } from "../../mod.ts";
+import { finalizeInTime } from "./finalize_in_time.ts";
 import { checkMoment, GroupCounter, stepsOf } from "./group_counter.ts";
 
 /** Steps that are made where the group came to, before it is enough. */
@@ -42,7 +43,9 @@ async function seed(listen: string, ...named: string[]): Promise<void> {
 async function leech(source: string, local: string): Promise<void> {
   const group = await leechGroup({ source, local, ...FILE });
   say("following");
-  const mounts = await group.finalize({ strategy: "force", maxTime: 100, suspendMs: 1000 });
+  const mounts = await finalizeInTime(1000, (suspendMs) => {
+    return group.finalize({ strategy: "force", maxTime: 100, suspendMs });
+  });
   const counter = await goOn(mounts);
   say("owner", { step: counter.step });
   await counter.go(STEPS_THERE);

@@ -8,6 +8,7 @@
  * @module
  */
 import { type Confirm, Leecher, type Mount, Seeder, type Strategy } from "../../mod.ts";
+import { finalizeInTime } from "./finalize_in_time.ts";
 import { mendPages, PAGE, stepOf } from "./migration_pages.ts";
 
 /** Steps that are made where the region came to, before it is enough. */
@@ -129,7 +130,9 @@ async function leech(
   // Where it is copied slowly, all of it is written anew meanwhile.
   const maxDowntime = pullRate === undefined ? 500 : 3000;
   const goal = { strategy, confirm, maxTime, maxDowntime };
-  const mount = await leecher.finalize({ ...goal, suspendMs: 500 });
+  const mount = await finalizeInTime(500, (suspendMs) => {
+    return leecher.finalize({ ...goal, suspendMs });
+  });
   say("owner", { ...await leecher.progress() });
   const counter = await Counter.start(mount, form);
   await counter.go(STEPS_THERE);

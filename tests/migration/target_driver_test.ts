@@ -4,7 +4,12 @@
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
-import { ConnectionError, FencedError, TelemapError } from "../../lib/backend/errors.ts";
+import {
+  ConnectionError,
+  DeadlineError,
+  FencedError,
+  TelemapError,
+} from "../../lib/backend/errors.ts";
 import { openMemory } from "../../lib/backend/memory.ts";
 import { Draws } from "../../lib/chunk/draws.ts";
 import { lockBackend } from "../../lib/chunk/lock.ts";
@@ -23,6 +28,8 @@ const RUNS = 100;
 /** A source whose program can be asked whether it runs. */
 class Source {
   isRunning = true;
+  /** Resolves once it has been told to go on. */
+  readonly resumed = Promise.withResolvers<void>();
   readonly core: SeederCore;
   readonly #lock;
 
@@ -38,7 +45,10 @@ class Source {
           await suspend();
           this.isRunning = false;
         },
-        resume: () => void (this.isRunning = true),
+        resume: () => {
+          this.isRunning = true;
+          this.resumed.resolve();
+        },
         throttle() {},
         record() {},
         onStage() {},
@@ -189,6 +199,20 @@ Deno.test("who comes after somebody else has the region is told so", async () =>
   const begun = driver.begin({ epoch: 5, trackId, generation, offerMs: 1000, ahead: false });
   await assertRejects(() => begun, FencedError, "somebody else");
   assertEquals([driver.state.at, copy.told.at(-1)], ["lost", "stop"]);
+});
+
+Deno.test("who confirms when the source went on is told, and can try again", async () => {
+  const source = new Source(), client = connect(source, 1), copy = new Copy();
+  const driver = new TargetDriver(client, copy, following);
+  copy.receiving = () => source.resumed.promise;
+  await assertRejects(
+    () => begin(driver, client, { offerMs: 20 }),
+    DeadlineError,
+    "went on before this side had confirmed; try again, with more time to suspend",
+  );
+  assertEquals([driver.state.at, await source.mayWrite()], ["following", true]);
+  await begin(driver, client);
+  assertEquals([driver.owns, await source.mayWrite()], [true, false]);
 });
 
 Deno.test("after a restart in doubt only what the source says counts", async () => {
