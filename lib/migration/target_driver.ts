@@ -133,6 +133,7 @@ export class TargetDriver {
 
   /** Lets the source go on, for good; answers when it does, or after so many ms. */
   async cancel(milliseconds: number): Promise<void> {
+    if (this.#stopped.signal.aborted) return;
     this.#put({ type: "cancel" });
     await settlesWithin(this.settled(), milliseconds);
   }
@@ -227,6 +228,8 @@ export class TargetDriver {
         await this.#copy.distrust();
         return true;
       } catch (error) {
+        // What is recorded has whoever opens it again compare.
+        if (error instanceof ClosedError) return false;
         this.#warn("compare what is here with the source", error as Error);
         await pauseFor(RETRY_MS, this.#stopped.signal);
       }

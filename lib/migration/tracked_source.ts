@@ -91,13 +91,17 @@ export class TrackedSource {
     this.#tracked = { trackId, generation, epoch: Math.max(this.#tracked.epoch, epoch) };
   }
 
-  /** Digests of all chunks in turn, those from `from` on. Ends early once `signal` is aborted. */
+  /**
+   * Digests of all chunks in turn, those from `from` on. Throws once `signal` is aborted: who was
+   * not given all of them must not take it that he was.
+   */
   async eachDigests(
     action: (from: number, digests: Uint8Array[]) => Promise<unknown>,
     signal: AbortSignal,
   ): Promise<void> {
     const { chunks } = this.#region;
-    for (let chunk = 0; chunk < chunks && !signal.aborted;) {
+    for (let chunk = 0; chunk < chunks;) {
+      signal.throwIfAborted();
       const count = Math.min(DIGESTS_AT_ONCE, chunks - chunk);
       const { digests } = await this.#client.digests({ chunk, count }, { signal });
       const each = Array.from(

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Mount } from "../../mod.ts";
-import { PAGE, stepOf } from "./migration_pages.ts";
+import { leftAfterCrash, PAGE, pagesOf, stepOf } from "./migration_pages.ts";
 
 /** See the module. */
 export class GroupCounter {
@@ -40,24 +40,24 @@ export class GroupCounter {
       if (this.#left.length === 0) this.#left = [...this.#mounts];
       while (this.#left.length > 0) {
         if (this.#isStopped) return;
-        await this.#write(this.#left[0]!, this.step + 1);
+        await writeStep(this.#left[0]!, this.step + 1);
         this.#left.shift();
       }
     }
   }
+}
 
-  async #write(mount: Mount, step: number): Promise<void> {
-    const page = new Uint8Array(PAGE);
-    new DataView(page.buffer).setUint32(0, step, true);
-    const offset = step * PAGE % mount.size;
-    if (isSlice(mount)) {
-      mount.bytes.set(page, offset);
-      // A turn, so that there is a moment to be stopped in.
-      return await new Promise((resolve) => setTimeout(resolve, 0));
-    }
-    await mount.file.seek(offset, Deno.SeekMode.Start);
-    await mount.file.write(page);
+async function writeStep(mount: Mount, step: number): Promise<void> {
+  const page = new Uint8Array(PAGE);
+  new DataView(page.buffer).setUint32(0, step, true);
+  const offset = step * PAGE % mount.size;
+  if (isSlice(mount)) {
+    mount.bytes.set(page, offset);
+    // A turn, so that there is a moment to be stopped in.
+    return await new Promise((resolve) => setTimeout(resolve, 0));
   }
+  await mount.file.seek(offset, Deno.SeekMode.Start);
+  await mount.file.write(page);
 }
 
 /** The last step in each of the parts. Throws where one holds pages of no moment. */
@@ -65,6 +65,22 @@ export async function stepsOf(mounts: Iterable<Mount>): Promise<number[]> {
   const steps: number[] = [];
   for (const mount of mounts) steps.push(stepOf(await contentOf(mount)));
   return steps;
+}
+
+/**
+ * Brings parts that a crash has left anywhere after the step that was `kept` to the last step that is
+ * in any of them, and answers that.
+ */
+export async function mendParts(mounts: Iterable<Mount>, kept: number): Promise<number> {
+  const parts = [...mounts], contents = await Promise.all(parts.map(contentOf));
+  const last = Math.max(...contents.map((content) => leftAfterCrash(content, kept).step));
+  for (const [index, content] of contents.entries()) {
+    const mount = parts[index]!;
+    for (const { found, expected } of pagesOf(content, last)) {
+      if (found !== expected) await writeStep(mount, expected);
+    }
+  }
+  return last;
 }
 
 /** Throws unless those are the steps of one moment of a {@linkcode GroupCounter}. */

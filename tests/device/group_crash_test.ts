@@ -4,7 +4,7 @@
  *
  * `TELEMAP_MIGRATION_RUNS` sets how many runs, `TELEMAP_SEED` the seed of the first.
  */
-import { assert, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
 import { decodeGroupHead } from "../../lib/migration/group_head.ts";
 import { FencedError, openBackend } from "../../mod.ts";
@@ -25,6 +25,8 @@ const NAMES = ["a", "b", "c"];
 const HAPPENS_WITHIN_MS = 500;
 const TRIES = 6;
 const FAULTS = ["none", "kill seeder", "kill leecher"] as const;
+/** Events with a step that no crash undoes: with the group comes what was written to it before. */
+const KEPT = ["owner", "synced", "complete"];
 const needs = requires("root", "/dev/fuse");
 
 async function run(seed: number): Promise<string> {
@@ -36,7 +38,7 @@ async function run(seed: number): Promise<string> {
     `${name}=file:${path}/${name}?size=${(1 + random(400)) * PAGE}`
   );
   const happened: string[] = [];
-  let reached = 0;
+  let reached = 0, handed = 0, wasThere = false;
   for (let attempt = 1; attempt <= TRIES; attempt++) {
     if (await mayWrite(copy)) {
       // It had moved already when it was killed.
@@ -44,7 +46,14 @@ async function run(seed: number): Promise<string> {
     }
     await using seeder = new Side(["seed", listen, ...parts], undefined, PROGRAM);
     assert(await seeder.saw("ready"), JSON.stringify(seeder.events));
-    await using leecher = new Side(["leech", listen, `file:${copy}`], undefined, PROGRAM);
+    await using leecher: Side = new Side(
+      [
+        ...["leech", listen, `file:${copy}`],
+        ...(wasThere ? [`${reached}`] : []),
+      ],
+      undefined,
+      PROGRAM,
+    );
     // The last attempt may end as it likes.
     const fault = attempt === TRIES ? "none" : FAULTS[random(FAULTS.length)]!;
     happened.push(fault);
@@ -56,7 +65,11 @@ async function run(seed: number): Promise<string> {
     }, random(HAPPENS_WITHIN_MS));
     await (fault === "none" ? leecher.over : Promise.race([leecher.over, seeder.over]));
     clearTimeout(timer);
-    reached = Math.max(reached, syncedStep(leecher));
+    handed = seeder.lastStep(["suspended"]) ?? handed;
+    const owned = leecher.lastStep(["owner"]);
+    if (owned !== undefined && !wasThere) assertEquals(owned, handed, "All that was written came");
+    wasThere ||= owned !== undefined;
+    reached = Math.max(reached, leecher.lastStep(KEPT) ?? 0);
     if (leecher.has("complete")) {
       await seeder.over;
       return `${happened.join(", ")}, step ${await checkMoved(path, reached)}`;
@@ -86,12 +99,6 @@ async function checkOneSide(path: string): Promise<void> {
   for (const name of NAMES) isOwned.push(await mayWrite(`${path}/${name}`));
   const isCopyOwned = await mayWrite(`${path}/copy`);
   assert(!(isCopyOwned && isOwned.includes(true)), `the copy and ${isOwned} can be written`);
-}
-
-/** The step that a side has promised to keep. */
-function syncedStep({ events }: Side): number {
-  const kept = events.filter(({ event }) => event === "synced" || event === "complete");
-  return Number(kept.at(-1)?.["step"] ?? 0);
 }
 
 /** The copy is the group now, and the parts may be read alone; answers the step that it is at. */

@@ -5,7 +5,7 @@
  *
  * `TELEMAP_MIGRATION_RUNS` sets how many runs, `TELEMAP_SEED` the seed of the first.
  */
-import { assert, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
 import { FencedError, openBackend } from "../../mod.ts";
 import { requires, withReason } from "../requires.ts";
@@ -24,7 +24,11 @@ const SIZE = 4 << 20;
 const HAPPENS_WITHIN_MS = 500;
 const TRIES = 6;
 /** What may happen to an attempt. */
-const FAULTS = ["none", "kill seeder", "kill leecher", "cancel", "cut"] as const;
+const FAULTS = ["none", "kill seeder", "kill leecher", "kill owner", "cancel", "cut"] as const;
+/** Ms within which the new owner is killed. */
+const OWNED_FOR_MS = 50;
+/** Events with a step that no crash undoes: with the region comes what was written to it before. */
+const KEPT = ["owner", "synced", "complete"];
 const needs = requires("root", "/dev/fuse", "/dev/userfaultfd");
 
 async function run(seed: number): Promise<string> {
@@ -35,7 +39,7 @@ async function run(seed: number): Promise<string> {
   const listen = `telemap://127.0.0.1:${freePort()}`;
   const device = random(2) === 0 ? "fuse" : "userfault";
   const happened: string[] = [];
-  let reached = 0, isCut = false;
+  let reached = 0, handed = 0, isCut = false, wasThere = false;
   await using proxy = HarmfulProxy.start(listen, () => isCut ? 0 : undefined);
   for (let attempt = 1; attempt <= TRIES; attempt++) {
     if (await isOwned(copy)) {
@@ -47,27 +51,35 @@ async function run(seed: number): Promise<string> {
     const confirm = ["auto", "ahead", "after"][random(3)]!;
     await using seeder = new Side(["seed", `file:${region}?size=${SIZE}`, listen, device]);
     assert(await seeder.saw("ready"), JSON.stringify(seeder.events));
-    await using leecher = new Side([
+    await using leecher: Side = new Side([
       ...["leech", proxy.url, `file:${copy}`, device, `${strategy},${confirm}`],
+      ...(wasThere ? ["--kept", `${reached}`] : []),
     ]);
     // The last attempt may end as it likes.
     const fault = attempt === TRIES ? "none" : FAULTS[random(FAULTS.length)]!;
     happened.push(fault);
+    if (fault === "kill owner") await leecher.saw("owner");
+    const within = fault === "kill owner" ? OWNED_FOR_MS : HAPPENS_WITHIN_MS;
     const timer = setTimeout(() => {
+      if (fault === "kill owner") leecher.kill();
       if (fault === "kill seeder") seeder.kill();
       if (fault === "kill leecher") leecher.kill();
       if (fault === "cancel") leecher.kill("SIGTERM");
       if (fault !== "cut") return;
       isCut = true;
       restoring = setTimeout(() => isCut = false, random(HAPPENS_WITHIN_MS));
-    }, random(HAPPENS_WITHIN_MS));
+    }, random(within));
     let restoring: ReturnType<typeof setTimeout> | undefined;
     const mayGoOn = fault === "none" || fault === "cut";
     await (mayGoOn ? leecher.over : Promise.race([leecher.over, seeder.over]));
     clearTimeout(timer);
     clearTimeout(restoring);
     isCut = false;
-    reached = Math.max(reached, ...[seeder, leecher].map(syncedStep));
+    handed = seeder.lastStep(["suspended"]) ?? handed;
+    const owned = leecher.lastStep(["owner"]);
+    if (owned !== undefined && !wasThere) assertEquals(owned, handed, "All that was written came");
+    wasThere ||= owned !== undefined;
+    reached = Math.max(reached, leecher.lastStep(KEPT) ?? 0);
     if (leecher.has("complete")) {
       await seeder.over;
       await checkMoved(region, copy, reached);
@@ -86,12 +98,6 @@ async function isOwned(copy: string): Promise<boolean> {
   } catch {
     return false;
   }
-}
-
-/** The step that a side has promised to keep. */
-function syncedStep({ events }: Side): number {
-  const kept = events.filter(({ event }) => event === "synced" || event === "complete");
-  return Number(kept.at(-1)?.["step"] ?? 0);
 }
 
 /** The copy is the region now, and the source may be read alone. */

@@ -85,7 +85,7 @@ for (const [when, { goal, after }] of Object.entries(CASES)) {
       assert(await seeder.saw("ready"), JSON.stringify(seeder.events));
       const leech = () =>
         new Side(
-          ["leech", url, `file:${copy}`, "userfault", goal, `${PULL_RATE}`],
+          ["leech", url, `file:${copy}`, "userfault", goal, "--pull-rate", `${PULL_RATE}`],
           hosts.target,
         );
       const start = performance.now();

@@ -18,14 +18,33 @@ export function stepOf(content: Uint8Array): number {
   return last;
 }
 
-/** Makes the pages those of the highest step that any of them holds, and answers that. */
-export function mendPages(content: Uint8Array): number {
-  const last = highestStep(content);
-  const view = new DataView(content.buffer, content.byteOffset, content.length);
-  for (const { page, expected } of pagesOf(content, last)) {
-    view.setUint32(page * PAGE, expected, true);
+/** What a crash may leave. */
+export interface Left {
+  /** The step that was made last. */
+  step: number;
+  /** The steps, of those that were made last, whose pages hold an earlier one. */
+  missing: number[];
+}
+
+/**
+ * Finds what is left after a crash of what was not flushed: pages of any moment since the step that
+ * was `kept`. Throws where a page holds what it never did, or less than it was to keep.
+ */
+export function leftAfterCrash(content: Uint8Array, kept = 0): Left {
+  const step = highestStep(content), missing: number[] = [];
+  for (const { page, found, expected, count } of pagesOf(content, step)) {
+    const isLegal = found === 0 || found % count === page;
+    if (!isLegal || found < stepIn(page, kept, count)) {
+      throw new Error(`Page ${page} of ${count} holds ${found}, and step ${kept} was to be kept`);
+    }
+    if (found !== expected) missing.push(expected);
   }
-  return last;
+  return { step, missing };
+}
+
+/** What a page holds once a step was the last, of so many pages. */
+function stepIn(page: number, last: number, count: number): number {
+  return last < page ? 0 : Math.floor((last - page) / count) * count + page;
 }
 
 function highestStep(content: Uint8Array): number {
@@ -36,15 +55,14 @@ function highestStep(content: Uint8Array): number {
 }
 
 /** What each page holds, and what it should where a step was the last. */
-function* pagesOf(
+export function* pagesOf(
   content: Uint8Array,
   last: number,
-): Generator<{ page: number; found: number; expected: number }> {
+): Generator<{ page: number; found: number; expected: number; count: number }> {
   const view = new DataView(content.buffer, content.byteOffset, content.length);
   const count = content.length / PAGE;
   for (let page = 0; page < count; page++) {
-    const round = Math.floor((last - page) / count);
-    const expected = last < page ? 0 : round * count + page;
-    yield { page, found: view.getUint32(page * PAGE, true), expected };
+    const found = view.getUint32(page * PAGE, true);
+    yield { page, found, expected: stepIn(page, last, count), count };
   }
 }

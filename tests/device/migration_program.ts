@@ -3,13 +3,17 @@
  * of the step that wrote it. It prints a line of JSON for each thing that happens.
  *
  *     deno run -A migration_program.ts seed BACKEND LISTEN DEVICE
- *     deno run -A migration_program.ts leech SOURCE CACHE DEVICE STRATEGY,CONFIRM [PULL_RATE]
+ *     deno run -A migration_program.ts leech SOURCE CACHE DEVICE STRATEGY,CONFIRM
+ *         [--pull-rate N] [--kept STEP]
+ *
+ * `--kept`: the region was there before its program crashed, and has kept that step.
  *
  * @module
  */
+import { parseArgs } from "@std/cli/parse-args";
 import { type Confirm, Leecher, type Mount, Seeder, type Strategy } from "../../mod.ts";
 import { finalizeInTime } from "./finalize_in_time.ts";
-import { mendPages, PAGE, stepOf } from "./migration_pages.ts";
+import { leftAfterCrash, PAGE, stepOf } from "./migration_pages.ts";
 
 /** Steps that are made where the region came to, before it is enough. */
 const STEPS_THERE = 50;
@@ -29,24 +33,22 @@ class Counter {
   step: number;
   readonly #mount: Mount;
   readonly #form: Form;
+  readonly #page = new Uint8Array(PAGE);
+  readonly #view = new DataView(this.#page.buffer);
   #stopped = false;
   #over: Promise<void> = Promise.resolve();
 
   /**
-   * Goes on from the step that was the last. What was in memory alone died with its program, which
-   * `begins` anew then with what there is; whatever was handed over has to be whole.
+   * Goes on from the step that was the last. What was not flushed when its program crashed is made
+   * anew then, all but the step that was `kept`; what was handed over has to be whole.
    */
-  static async start(mount: Mount, form: Form, { begins = false } = {}): Promise<Counter> {
-    if (form.as === "slice") {
-      const step = begins ? mendPages(mount.bytes) : stepOf(mount.bytes);
-      return new Counter(mount, form, step);
-    }
-    const content = new Uint8Array(mount.size);
-    await mount.file.seek(0, Deno.SeekMode.Start);
-    for (let done = 0; done < content.length;) {
-      done += (await mount.file.read(content.subarray(done)))!;
-    }
-    return new Counter(mount, form, stepOf(content));
+  static async start(mount: Mount, form: Form, kept?: number): Promise<Counter> {
+    const content = form.as === "slice" ? mount.bytes : await readAll(mount);
+    if (kept === undefined) return new Counter(mount, form, stepOf(content));
+    const { step, missing } = leftAfterCrash(content, kept);
+    const counter = new Counter(mount, form, step);
+    for (const step of missing) await counter.#write(step);
+    return counter;
   }
 
   private constructor(mount: Mount, form: Form, step: number) {
@@ -67,20 +69,28 @@ class Counter {
   }
 
   async #run(end: number): Promise<void> {
-    const page = new Uint8Array(PAGE), view = new DataView(page.buffer);
     while (!this.#stopped && this.step < end) {
       const step = this.step + 1;
-      view.setUint32(0, step, true);
-      const offset = step * PAGE % this.#mount.size;
-      if (this.#form.as === "slice") this.#mount.bytes.set(page, offset);
-      else {
-        await this.#mount.file.seek(offset, Deno.SeekMode.Start);
-        await this.#mount.file.write(page);
-      }
+      await this.#write(step);
       this.step = step;
       if (step % STEPS_A_TURN === 0) await new Promise((resolve) => setTimeout(resolve, 1));
     }
   }
+
+  async #write(step: number): Promise<void> {
+    const offset = step * PAGE % this.#mount.size;
+    this.#view.setUint32(0, step, true);
+    if (this.#form.as === "slice") return this.#mount.bytes.set(this.#page, offset);
+    await this.#mount.file.seek(offset, Deno.SeekMode.Start);
+    await this.#mount.file.write(this.#page);
+  }
+}
+
+async function readAll({ file, size }: Mount): Promise<Uint8Array> {
+  const content = new Uint8Array(size);
+  await file.seek(0, Deno.SeekMode.Start);
+  for (let done = 0; done < size;) done += (await file.read(content.subarray(done)))!;
+  return content;
 }
 
 async function seed(backend: string, listen: string, form: Form): Promise<void> {
@@ -100,7 +110,7 @@ async function seed(backend: string, listen: string, form: Form): Promise<void> 
     },
   });
   if (seeder.stage === "serving") {
-    counter = await Counter.start(seeder.mount, form, { begins: true });
+    counter = await Counter.start(seeder.mount, form, form.as === "slice" ? 0 : undefined);
     say("ready", { step: counter.step });
     void counter.go();
   } else say("ready");
@@ -114,7 +124,7 @@ async function leech(
   local: string,
   form: Form,
   { strategy, confirm }: { strategy: Strategy; confirm: Confirm },
-  pullRate: number | undefined,
+  { pullRate, kept }: { pullRate: number | undefined; kept: number | undefined },
 ): Promise<void> {
   const leecher = await Leecher.open({
     ...{ source, local, ...form, token: TOKEN },
@@ -133,8 +143,8 @@ async function leech(
   const mount = await finalizeInTime(500, (suspendMs) => {
     return leecher.finalize({ ...goal, suspendMs });
   });
-  say("owner", { ...await leecher.progress() });
-  const counter = await Counter.start(mount, form);
+  const counter = await Counter.start(mount, form, kept);
+  say("owner", { ...await leecher.progress(), step: kept ?? counter.step });
   await counter.go(STEPS_THERE);
   await mount.sync();
   say("synced", { step: counter.step });
@@ -143,15 +153,16 @@ async function leech(
   say("complete", { step: counter.step });
 }
 
-const [mode, from, to, device, goal, rate] = Deno.args as [
-  ...[mode: string, from: string, to: string, device: string, goal: string],
-  rate?: string,
-];
+const { _: [mode, from, to, device, goal], ...options } = parseArgs(Deno.args, {
+  string: ["_", "pull-rate", "kept"],
+});
 const form: Form = device === "fuse"
   ? { as: "file", device: "fuse" }
   : { as: "slice", device: "userfault" };
-if (mode === "seed") await seed(from, to, form);
+if (mode === "seed") await seed(`${from}`, `${to}`, form);
 else {
-  const [strategy, confirm] = goal.split(",") as [Strategy, Confirm];
-  await leech(from, to, form, { strategy, confirm }, rate ? Number(rate) : undefined);
+  const [strategy, confirm] = `${goal}`.split(",") as [Strategy, Confirm];
+  const [pullRate, kept] = [options["pull-rate"], options.kept]
+    .map((value) => value === undefined ? undefined : Number(value));
+  await leech(`${from}`, `${to}`, form, { strategy, confirm }, { pullRate, kept });
 }

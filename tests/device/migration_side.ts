@@ -50,6 +50,12 @@ export class Side implements AsyncDisposable {
     return Number(this.events.findLast(({ step }) => step !== undefined)?.["step"] ?? 0);
   }
 
+  /** The step that the last of its events by those names tells. */
+  lastStep(names: readonly string[]): number | undefined {
+    return this.events.findLast(({ event }) => names.some((name) => event === name))
+      ?.["step"] as number | undefined;
+  }
+
   /** Kills it, if it still runs; with SIGTERM a leecher gives up in order. */
   kill(signal: Deno.Signal = "SIGKILL"): void {
     try {
