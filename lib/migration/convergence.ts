@@ -1,5 +1,7 @@
 /**
- * When to hand over: predicts from the last rounds how long the program would stand still. Pure.
+ * When to hand over: predicts from the last rounds how long the program would stand still. Where that
+ * is short enough, there are rounds all the same for as long as each is much shorter than the one before,
+ * as the program then stands still for less. Pure.
  *
  * @module
  */
@@ -49,7 +51,7 @@ export type Decision = "round" | "finalize" | "force" | "throttle" | "give up";
 
 /** Rounds without progress after which no more is expected. */
 const IDLE_ROUNDS = 3;
-/** A round that is not smaller than this share of the one before is no progress. */
+/** A round that is not smaller, or shorter, than this share of the one before is no progress. */
 const PROGRESS = 0.8;
 /** Each time the program may write at this share of the rate before, down to so many bytes a second. */
 const SLOWER = 0.5, LEAST_RATE = 64 << 10;
@@ -62,6 +64,7 @@ const SUSPEND_MS = 3;
 export class Convergence {
   readonly #goal: DowntimeGoal;
   #last: Round | undefined;
+  #before: Round | undefined;
   #idle = 0;
   #throttled = Infinity;
 
@@ -80,6 +83,7 @@ export class Convergence {
     const before = this.#last;
     const smaller = before === undefined || round.bytes < before.bytes * PROGRESS;
     this.#idle = smaller ? 0 : this.#idle + 1;
+    this.#before = before;
     this.#last = round;
   }
 
@@ -100,18 +104,31 @@ export class Convergence {
 
   #predict(confirm: Exclude<Confirm, "auto">, roundTrip: number, rate: number): number {
     const copying = rate > 0 ? this.expectedBytes / rate : this.expectedBytes > 0 ? Infinity : 0;
-    return ROUND_TRIPS[confirm] * roundTrip + SUSPEND_MS + copying;
+    return withoutCopying(confirm, roundTrip) + copying;
   }
 
   /** What to do, so many ms after the beginning. */
   decide(elapsed: number, roundTrip: number, rate: number): Decision {
     const { maxDowntime, maxTime, strategy } = this.#goal;
-    if (this.#last !== undefined && this.predict(roundTrip, rate) <= maxDowntime) return "finalize";
     const isLate = elapsed >= maxTime;
+    if (this.#last !== undefined && this.predict(roundTrip, rate) <= maxDowntime) {
+      return !isLate && this.#shrinks(roundTrip, rate) ? "round" : "finalize";
+    }
     if (strategy === "wait") return isLate ? "give up" : "round";
     if (!isLate && this.#idle < IDLE_ROUNDS) return "round";
     if (strategy === "throttle") return isLate ? "give up" : "throttle";
     return strategy === "force" ? "force" : "give up";
+  }
+
+  /**
+   * Whether one more round would leave much less to copy while the program stands still. As much is
+   * written during a round as that is long; before the first one, all since the region was copied.
+   */
+  #shrinks(roundTrip: number, rate: number): boolean {
+    const least = withoutCopying(this.confirm(roundTrip, rate), roundTrip);
+    if (this.predict(roundTrip, rate) <= 2 * least) return false;
+    const last = this.#last, before = this.#before;
+    return last === undefined || before === undefined || last.ms < before.ms * PROGRESS;
   }
 
   /** Bytes a second to which the program is to be slowed now. */
@@ -123,4 +140,9 @@ export class Convergence {
     this.#idle = IDLE_ROUNDS - 1;
     return Math.floor(this.#throttled);
   }
+}
+
+/** For how long a program stands still that has written nothing, in ms. */
+function withoutCopying(confirm: Exclude<Confirm, "auto">, roundTrip: number): number {
+  return ROUND_TRIPS[confirm] * roundTrip + SUSPEND_MS;
 }

@@ -10,7 +10,27 @@ Deno.test("a handover comes when what is left fits into the downtime", () => {
   assertEquals(convergence.decide(1000, 10, 1000), "round");
   convergence.add({ bytes: 80_000, ms: 80 });
   assertEquals(convergence.predict(10, 1000), 15 + 3 + 80);
-  assertEquals(convergence.decide(1080, 10, 1000), "finalize");
+  assertEquals(convergence.decide(10_000, 10, 1000), "finalize");
+});
+
+Deno.test("what fits already is made less by rounds for as long as each is much shorter", () => {
+  const convergence = new Convergence(goal);
+  const rounds = [[60_000, 90], [60_000, 60], [40_000, 45], [30_000, 40]] as const;
+  const decisions = rounds.map(([bytes, ms]) => {
+    convergence.add({ bytes, ms });
+    return convergence.decide(1000, 2, 1000);
+  });
+  assertEquals(decisions, ["round", "round", "round", "finalize"]);
+});
+
+Deno.test("there are no rounds for what takes no longer to copy than a handover takes anyway", () => {
+  for (const [confirm, least] of [["after", 18], ["ahead", 8]] as const) {
+    const convergence = new Convergence({ ...goal, confirm });
+    convergence.add({ bytes: least * 1000 + 1, ms: 90 });
+    assertEquals(convergence.decide(0, 10, 1000), "round");
+    convergence.add({ bytes: least * 1000, ms: 20 });
+    assertEquals(convergence.decide(0, 10, 1000), "finalize");
+  }
 });
 
 Deno.test("the round trip counts one and a half times, or by half where it is confirmed ahead", () => {

@@ -74,7 +74,7 @@ export interface Missing {
 
 /** A round that goes on is waited for so long at least, in ms. */
 const TURN_MOST_MS = 3000;
-/** Requests of the first copy stand in a queue at the source for so long, in ms. */
+/** Requests stand in a queue at the source for so long while nobody reads here, in ms. */
 const QUEUE_MS = 40;
 /** Between rounds that find nothing, in ms. */
 const IDLE_MS = 10;
@@ -397,7 +397,7 @@ export class LeecherCore {
     this.#lastSet.expect(ranges);
     this.#metrics.rounds++;
     this.#metrics.repeatedBytes += ranges.byteLength;
-    await this.#pull(ranges);
+    await this.#pull(ranges, { queueMs: QUEUE_MS });
     this.#asOf = start;
     return { bytes: ranges.byteLength, ms: performance.now() - start };
   }
