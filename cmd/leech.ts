@@ -33,8 +33,9 @@ export const leech: Command = defineCommand({
   name: "leech",
   summary: "Take over a region that is in use on another host",
   description: "It copies the region of a telemap seed while that is in use, then what was " +
-    "written meanwhile, until that is so little that the last of it fits in --max-downtime; then " +
-    "the program there is suspended, and the region appears here. Where it is written faster than " +
+    "written meanwhile, until that is so little that the last of it fits in --max-downtime, and " +
+    "going on would not make it much less; then the program there is suspended, and the region " +
+    "appears here. Where it is written faster than " +
     "it can be copied, --strategy says what happens after --max-time: wait and cancel give up, " +
     "and all goes on there; force takes it over, and fetches what is missing on demand; throttle " +
     "slows what is written there by the device until it can be copied.\n" +

@@ -46,7 +46,10 @@ export interface LeecherOptions extends Omit<MountOptions, "readOnly">, Leeching
 
 /** How {@linkcode Leeching.finalize} takes over; times in ms. */
 export interface FinalizeRegionOptions {
-  /** How long the program may stand still; 100 unless told. */
+  /**
+   * How long the program may stand still; 100 unless told. It is less where another round of copying
+   * makes it much less.
+   */
   maxDowntime?: number;
   /** How long to try before `strategy` decides; 60 s unless told. */
   maxTime?: number;
