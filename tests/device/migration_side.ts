@@ -7,6 +7,8 @@
 import { TextLineStream } from "@std/streams";
 
 const PROGRAM = import.meta.resolve("./migration_program.ts");
+/** A side that still runs after so long hangs, in ms. */
+const HANGS_AFTER_MS = 180_000;
 
 /** One of the two sides, as a process. */
 export class Side implements AsyncDisposable {
@@ -15,6 +17,7 @@ export class Side implements AsyncDisposable {
   /** Settles when it has ended. */
   readonly over: Promise<void>;
   readonly #child: Deno.ChildProcess;
+  readonly #hanging: ReturnType<typeof setTimeout>;
   readonly #waiting = new Map<string, PromiseWithResolvers<void>>();
 
   /** Runs it with those arguments, in a network namespace if told. */
@@ -27,6 +30,7 @@ export class Side implements AsyncDisposable {
       stdout: "piped",
       stderr: "piped",
     }).spawn();
+    this.#hanging = setTimeout(() => this.#endHanging(), HANGS_AFTER_MS);
     this.over = this.#read();
   }
 
@@ -75,13 +79,31 @@ export class Side implements AsyncDisposable {
       this.#waiting.get(`${event["event"]}`)?.resolve();
     }
     await this.#child.status;
+    clearTimeout(this.#hanging);
     const said = await errors;
     if (said !== "") this.events.push({ event: "said", said });
   }
 
-  /** Kills it, and waits for its end. */
+  /** Whoever waits for it goes on, and finds among its events what its threads were at. */
+  #endHanging(): void {
+    this.events.push({ event: "hangs", threads: threadsOf(this.#child.pid) });
+    this.kill();
+  }
+
+  /** Kills it, and waits for its end. Throws where it hung. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.kill();
     await this.over;
+    if (this.has("hangs")) throw new Error(JSON.stringify(this.events));
   }
+}
+
+/** The threads of a process: name, state, and where they wait in the kernel. */
+function threadsOf(pid: number): string[] {
+  const tasks = `/proc/${pid}/task`;
+  return [...Deno.readDirSync(tasks)].map(({ name }) => {
+    const read = (file: string) => Deno.readTextFileSync(`${tasks}/${name}/${file}`);
+    const state = /^State:\s*(\S)/m.exec(read("status"))?.[1];
+    return `${read("comm").trim()} ${state} ${read("wchan")} ${read("syscall").trim()}`;
+  });
 }

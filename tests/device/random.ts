@@ -4,6 +4,9 @@
  * @module
  */
 
+/** A run that is not over by then hangs, in ms. */
+const HANGS_AFTER_MS = 600_000;
+
 /**
  * Runs as often as told, each time with the next seed; `TELEMAP_SEED` is the first. Seeds are printed,
  * with what a run answers, and what a run throws names its own, so that it can be found where a report
@@ -19,10 +22,22 @@ export async function runSeeds(
   console.log(`seed ${first}`);
   for (let seed = first; seed < first + runs; seed++) {
     try {
-      console.log(`seed ${seed}: ${await run(seed)}`);
+      console.log(`seed ${seed}: ${await inTime(run(seed))}`);
     } catch (error) {
       throw new Error(`TELEMAP_SEED=${seed}`, { cause: error });
     }
+  }
+}
+
+/** A test that hangs is to fail, so that those behind it run, and to name its seed. */
+async function inTime(running: Promise<string>): Promise<string> {
+  const late = Promise.withResolvers<never>();
+  const message = `It hangs: it is not over after ${HANGS_AFTER_MS / 1000} s`;
+  const timer = setTimeout(() => late.reject(new Error(message)), HANGS_AFTER_MS);
+  try {
+    return await Promise.race([running, late.promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
