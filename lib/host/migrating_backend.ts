@@ -120,9 +120,11 @@ export class MigratingBackend extends Stage {
 
   /**
    * Lets go of a copy that will not become the region: nobody sees what is in it, and nobody is told
-   * that it has what he writes.
+   * that it has what he writes. Where it becomes the region all the same, as its source has given it
+   * by then, it is used as such until it is closed.
    */
-  abandon(): void {
+  async abandon(): Promise<void> {
+    await this.leecher!.close();
     if (this.leecher!.isOwner) return;
     this.lock.refuse(new ClosedError("Cannot use a region that was not taken over"), "all");
     this.lock.release();

@@ -185,7 +185,7 @@ class HostWorker {
       case "promote":
         return { missing: await this.#leecher.promote() };
       case "abandon":
-        return this.#migrating.abandon();
+        return await this.#while(this.#migrating.abandon());
       case "migration":
         return { migration: this.#leecher.metrics };
       case "flush":

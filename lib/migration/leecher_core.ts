@@ -255,11 +255,16 @@ export class LeecherCore {
     await remote.close();
   }
 
-  /** Begins nothing more; the source forgets this leecher, unless it was given the region. */
+  /**
+   * Begins nothing more; the source forgets this leecher, unless it was given the region. Again: does
+   * nothing.
+   */
   async close(): Promise<void> {
     this.#closed.abort(closed());
     this.#puller?.stop();
     if (!this.isOwner) await this.#driver.cancel(CANCEL_MS);
+    // Of one that became the owner meanwhile.
+    this.#puller?.stop();
     this.#driver.stop();
   }
 

@@ -15,6 +15,11 @@ export class Closing {
     this.#close = close;
   }
 
+  /** Whether it is closed, or about to be. */
+  get begun(): boolean {
+    return this.#under !== undefined;
+  }
+
   /** Closes, or waits for the same; tries again where a device was in use (EBUSY) before. */
   run(): Promise<void> {
     return this.#under ??= this.#once();

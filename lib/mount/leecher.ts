@@ -161,6 +161,8 @@ export abstract class Leeching<T> implements AsyncDisposable {
    * goes on at the source, and this may be called again.
    *
    * @throws {DeadlineError} it did not become little enough in time.
+   * @throws {ClosedError} this was closed meanwhile; the region may have come here for all that, and is
+   * taken over by a leecher with the same `local` then.
    */
   async finalize(options: FinalizeRegionOptions = {}): Promise<T> {
     await this.#host.finalize({
@@ -175,6 +177,8 @@ export abstract class Leeching<T> implements AsyncDisposable {
   }
 
   #own(): void {
+    // What is mounted goes away by now: who touched it then would wait for ever.
+    if (this.#closing.begun) throw new ClosedError("Cannot use a region that is being closed");
     this.#finalized = true;
     this.#taken.resolve();
   }

@@ -193,7 +193,7 @@ Deno.test("who uses a region that is not here yet waits, and hears when it will 
     assertRejects(async () => await call(), ClosedError, "not taken over")
   );
   await inTime((async () => await target.region.flush())());
-  target.region.abandon();
+  await inTime(target.region.abandon());
   await inTime(Promise.all(refused));
 });
 

@@ -107,7 +107,7 @@ export class MovingRegion implements AsyncDisposable {
       region,
       core: region.leecher!,
       [Symbol.asyncDispose]: async () => {
-        if (!region.leecher!.isOwner) region.abandon();
+        if (!region.leecher!.isOwner) await region.abandon();
         await region.close();
       },
     };

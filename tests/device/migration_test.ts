@@ -12,6 +12,7 @@ import {
   Seeder,
   type SeederHooks,
   type SeederOptions,
+  TelemapError,
   UsageError,
 } from "../../mod.ts";
 import { requires, withReason } from "../requires.ts";
@@ -287,3 +288,25 @@ test("a seeder that cannot be reached dials its leecher", FILE, async (site) => 
 test("a seeder that nobody could reach is refused", FILE, async ({ backend }) => {
   await assertRejects(() => Seeder.open({ ...FILE, backend }), UsageError, "to nobody");
 });
+
+for (const [name, form] of Object.entries(FORMS)) {
+  test(
+    `${name} is not handed out by a leecher that is closed amid the handover`,
+    form,
+    async (site) => {
+      let closing: Promise<void> | undefined, leecher: Leecher | undefined;
+      let stands = true;
+      await using seeder = await seed(site, {
+        onSuspend: () => {
+          closing = leecher!.close();
+        },
+        onResume: () => void (stands = false),
+      });
+      leecher = await leech(site, seeder.url);
+      const taking = assertRejects(() => leecher!.finalize(), TelemapError);
+      await taking;
+      await closing;
+      assertEquals([stands, seeder.stage], [false, "serving"]);
+    },
+  );
+}

@@ -63,3 +63,25 @@ Deno.test("a source is not let go of by a leecher that is closed before it has c
   await inTime(completing);
   assertEquals([moving.records, target.core.isOver], [["given"], false]);
 });
+
+Deno.test("a copy that is abandoned while its source gives it away is the region, and can be used", async () => {
+  const recording = Promise.withResolvers<void>(), written = Promise.withResolvers<void>();
+  await using moving = new MovingRegion({
+    ...{ size: SIZE, chunkSize: CHUNK },
+    program: {
+      record: (state) => {
+        if (state !== "given") return;
+        recording.resolve();
+        return written.promise;
+      },
+    },
+  });
+  moving.store.bytes.set(pattern(SIZE, 1));
+  await using target = await moving.leech();
+  const taking = target.core.finalize({ ...AHEAD, confirm: "after" });
+  await inTime(recording.promise);
+  const abandoning = target.region.abandon();
+  written.resolve();
+  await inTime(Promise.all([abandoning, taking]));
+  assertBytes(await inTime(readBack(target.region, 0, SIZE)), pattern(SIZE, 1), "The region");
+});
