@@ -23,6 +23,7 @@ export type {
   Awaitable,
   Backend,
   Extent,
+  Placement,
   SharedBackend,
   Traffic,
   ZeroOptions,

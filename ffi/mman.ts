@@ -83,8 +83,44 @@ export interface MapOptions {
 }
 
 /**
- * One mapping of this process, wrapped as an ArrayBuffer exactly once. `unmap` empties the view
- * before the memory goes, so that a stale view has length 0 instead of crashing the process.
+ * Memory at an address that somebody in this process mapped and keeps mapped. It is wrapped as an
+ * ArrayBuffer once, when its bytes are first asked for: V8 takes all that it has wrapped for memory
+ * in use, and collects garbage for that. Disposing of it empties the view and all that were made of it.
+ */
+export class MemoryView implements Disposable {
+  /** Where it lies, for C. */
+  readonly address: number;
+  /** Bytes. */
+  readonly length: number;
+  #bytes: Uint8Array<ArrayBuffer> | undefined;
+
+  /** Wraps nothing yet. */
+  constructor(address: number, length: number) {
+    this.address = address;
+    this.length = length;
+  }
+
+  /** The bytes; empty once it is disposed of. Throws `TypeError` at NULL. */
+  get bytes(): Uint8Array<ArrayBuffer> {
+    return this.#bytes ??= wrap(this.address, this.length);
+  }
+
+  /** Empties {@linkcode bytes}; the memory stays. Again: does nothing. */
+  [Symbol.dispose](): void {
+    this.#bytes?.buffer.transfer(0);
+    this.#bytes = new Uint8Array(0);
+  }
+}
+
+function wrap(address: number, length: number): Uint8Array<ArrayBuffer> {
+  const pointer = Deno.UnsafePointer.create(BigInt(address));
+  if (pointer === null) throw new TypeError("Cannot wrap memory at NULL");
+  return new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, length));
+}
+
+/**
+ * One mapping of this process. `unmap` empties the view before the memory goes, so that a stale view
+ * has length 0 instead of crashing the process.
  */
 export class Mapping implements Disposable {
   /** Where it lies, for C. */
@@ -92,15 +128,14 @@ export class Mapping implements Disposable {
   /** Bytes. */
   readonly length: number;
   readonly #subject: string;
-  #bytes: Uint8Array<ArrayBuffer>;
+  readonly #view: MemoryView;
   #mapped = true;
 
   private constructor(address: bigint, length: number, subject: string) {
     this.address = Number(address);
     this.length = length;
     this.#subject = subject;
-    const pointer = Deno.UnsafePointer.create(address)!;
-    this.#bytes = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, length));
+    this.#view = new MemoryView(this.address, length);
   }
 
   /** Maps memory. Throws {@linkcode SystemError} (ENOMEM, EACCES, ENODEV, …). */
@@ -113,9 +148,9 @@ export class Mapping implements Disposable {
     return new Mapping(address, length, subject);
   }
 
-  /** The bytes; empty after {@linkcode unmap}. */
+  /** The bytes, as those of a {@linkcode MemoryView}; empty after {@linkcode unmap}. */
   get bytes(): Uint8Array<ArrayBuffer> {
-    return this.#bytes;
+    return this.#view.bytes;
   }
 
   /** Writes a shared file mapping back and waits for it; throws {@linkcode SystemError} (EIO, …). */
@@ -151,8 +186,7 @@ export class Mapping implements Disposable {
   unmap(): void {
     if (!this.#mapped) return;
     this.#mapped = false;
-    this.#bytes.buffer.transfer(0);
-    this.#bytes = new Uint8Array(0);
+    this.#view[Symbol.dispose]();
     const result = symbols().munmap(BigInt(this.address), BigInt(this.length));
     checked(result, "munmap", this.#subject);
   }
@@ -161,16 +195,6 @@ export class Mapping implements Disposable {
   [Symbol.dispose](): void {
     this.unmap();
   }
-}
-
-/**
- * The bytes at an address that somebody else in this process mapped and keeps mapped.
- * Wrap a region once and hand out views of it: V8 counts every wrapping as external memory.
- */
-export function bytesAt(address: number, length: number): Uint8Array<ArrayBuffer> {
-  const pointer = Deno.UnsafePointer.create(BigInt(address));
-  if (pointer === null) throw new TypeError("Cannot wrap memory at NULL");
-  return new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, length));
 }
 
 /**

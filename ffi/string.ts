@@ -1,5 +1,5 @@
 /**
- * string.h: memory compared and copied by address, without a view of it.
+ * string.h: memory compared, copied and filled by address, without a view of it.
  *
  * @module
  */
@@ -10,6 +10,10 @@ const symbols = libc({
   memcmp: { parameters: ["usize", "usize", "usize"], result: "i32" },
   // void *memcpy(void *dest, const void *src, size_t n)
   memcpy: { parameters: ["usize", "usize", "usize"], result: "usize" },
+  copyOut: { name: "memcpy", parameters: ["buffer", "usize", "usize"], result: "void" },
+  copyIn: { name: "memcpy", parameters: ["usize", "buffer", "usize"], result: "void" },
+  // void *memset(void *s, int c, size_t n)
+  memset: { parameters: ["usize", "i32", "usize"], result: "void" },
 });
 
 /** Whether `length` bytes at two addresses are the same. Both must be mapped and readable. */
@@ -20,4 +24,19 @@ export function equalMemory(one: number, other: number, length: number): boolean
 /** Copies bytes from one address to another. The two runs must not overlap. */
 export function copyMemory(destination: number, source: number, length: number): void {
   symbols().memcpy(BigInt(destination), BigInt(source), BigInt(length));
+}
+
+/** Fills all of a buffer with what lies at an address. */
+export function copyOut(buffer: Uint8Array, source: number): void {
+  symbols().copyOut(buffer, BigInt(source), BigInt(buffer.length));
+}
+
+/** Copies all of a buffer to an address. */
+export function copyIn(destination: number, buffer: Uint8Array): void {
+  symbols().copyIn(BigInt(destination), buffer, BigInt(buffer.length));
+}
+
+/** Makes `length` bytes at an address zeroes. */
+export function zeroMemory(address: number, length: number): void {
+  symbols().memset(BigInt(address), 0, BigInt(length));
 }

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { adviseAt, adviseHugePages, bytesAt, MADV, Mapping } from "../../ffi/mman.ts";
+import { adviseAt, adviseHugePages, MADV, Mapping, MemoryView } from "../../ffi/mman.ts";
+import { copyIn, copyOut, zeroMemory } from "../../ffi/string.ts";
 import { type Backend, checkRange, type Extent, type SharedBackend } from "./backend.ts";
-import type { ZeroOptions } from "./backend.ts";
+import type { Placement, ZeroOptions } from "./backend.ts";
 import { Bitmap } from "./bitmap.ts";
 import { ClosedError, ReadOnlyError, UsageError } from "./errors.ts";
 import { appendExtent } from "./extents.ts";
@@ -35,11 +36,9 @@ export function openMemory(options: OpenMemoryOptions): MemoryBackend {
   }
   const mapping = Mapping.map({ length: size, subject: `a memory region of ${size} bytes` });
   return new MemoryBackend({
-    address: mapping.address,
-    bytes: mapping.bytes,
+    memory: mapping,
     readOnly: false,
     written: new Bitmap(Math.ceil(size / BLOCK)),
-    release: () => mapping.unmap(),
   });
 }
 
@@ -48,25 +47,20 @@ export function openMemory(options: OpenMemoryOptions): MemoryBackend {
  * here leaves it open there.
  */
 export function openSharedMemory(shared: SharedMemory): MemoryBackend {
-  const bytes = bytesAt(shared.address, shared.size);
   return new MemoryBackend({
-    address: shared.address,
-    bytes,
+    memory: new MemoryView(shared.address, shared.size),
     readOnly: shared.readOnly,
     written: new Bitmap(Math.ceil(shared.size / BLOCK), shared.written),
-    release: () => void bytes.buffer.transfer(0),
   });
 }
 
 /** What a {@linkcode MemoryBackend} is made of. */
 interface Region {
-  address: number;
-  bytes: Uint8Array<ArrayBuffer>;
+  /** Where it lies; disposing of it gives it back where it is ours. */
+  memory: Mapping | MemoryView;
   readOnly: boolean;
   /** Blocks that may hold something else than zeroes. */
   written: Bitmap;
-  /** Empties `bytes`, and gives the memory back where it is ours. */
-  release(): void;
 }
 
 /** A region in memory. Every method answers at once; nothing survives the process. */
@@ -78,38 +72,44 @@ export class MemoryBackend implements Backend {
   readonly restsBetweenCalls = true;
   readonly readOnly: boolean;
   /** The region itself. Write to it by the methods only; `bytes` is empty after close. */
-  readonly memory: { readonly bytes: Uint8Array<ArrayBuffer>; readonly address: number };
-  readonly #bytes: Uint8Array<ArrayBuffer>;
+  readonly memory: Mapping | MemoryView;
   readonly #written: Bitmap;
-  readonly #release: () => void;
+  /** What is out by {@linkcode placeAt}. */
+  readonly #placed = new Set<MemoryView>();
   #closed = false;
 
   /** Made by {@linkcode openMemory} and {@linkcode openSharedMemory}. */
   constructor(region: Region) {
-    this.size = region.bytes.length;
+    this.size = region.memory.length;
     this.readOnly = region.readOnly;
-    this.memory = { bytes: region.bytes, address: region.address };
-    this.#bytes = region.bytes;
+    this.memory = region.memory;
     this.#written = region.written;
-    this.#release = region.release;
   }
 
   readAt(buffer: Uint8Array, offset: number): void {
     this.#check(offset, buffer.length);
-    buffer.set(this.#bytes.subarray(offset, offset + buffer.length));
+    copyOut(buffer, this.memory.address + offset);
   }
 
   writeAt(buffer: Uint8Array, offset: number): void {
     this.#checkWrite(offset, buffer.length);
     if (buffer.length === 0) return;
     this.#markWritten(offset, buffer.length);
-    this.#bytes.set(buffer, offset);
+    copyIn(this.memory.address + offset, buffer);
   }
 
-  placeAt(offset: number, length: number): Uint8Array<ArrayBuffer> {
+  placeAt(offset: number, length: number): Placement {
     this.#checkWrite(offset, length);
     if (length > 0) this.#markWritten(offset, length);
-    return this.#bytes.subarray(offset, offset + length);
+    const view = new MemoryView(this.memory.address + offset, length);
+    this.#placed.add(view);
+    return {
+      bytes: view.bytes,
+      [Symbol.dispose]: () => {
+        this.#placed.delete(view);
+        view[Symbol.dispose]();
+      },
+    };
   }
 
   /** All of it is going to be written: it is taken up by pages of 2 MiB, where the kernel has those. */
@@ -127,7 +127,7 @@ export class MemoryBackend implements Backend {
     const end = offset + length;
     if (options.allocate) {
       this.#written.addRange(Math.floor(offset / BLOCK), Math.ceil(end / BLOCK));
-      this.#bytes.fill(0, offset, end);
+      zeroMemory(this.memory.address + offset, length);
       return;
     }
     const firstWhole = Math.ceil(offset / BLOCK);
@@ -175,7 +175,9 @@ export class MemoryBackend implements Backend {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#release();
+    for (const view of this.#placed) view[Symbol.dispose]();
+    this.#placed.clear();
+    this.memory[Symbol.dispose]();
   }
 
   /** As {@linkcode close}. */
@@ -203,7 +205,8 @@ export class MemoryBackend implements Backend {
 
   /** Zeroes a range inside one block; a block that was never written is left untouched by memory. */
   #fillWritten(from: number, to: number): void {
-    if (from < to && this.#written.has(Math.floor(from / BLOCK))) this.#bytes.fill(0, from, to);
+    if (from >= to || !this.#written.has(Math.floor(from / BLOCK))) return;
+    zeroMemory(this.memory.address + from, to - from);
   }
 }
 

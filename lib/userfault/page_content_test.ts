@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { bytesAt } from "../../ffi/mman.ts";
+import { MemoryView } from "../../ffi/mman.ts";
 import { openLibc } from "../../ffi/libc.ts";
 import type { Backend } from "../backend/backend.ts";
 import { openMemory } from "../backend/memory.ts";
@@ -41,7 +41,8 @@ function regionOf(pages: number, offset = 0): PagedRegion {
 function bytesOf(content: PageContent, length: number): Uint8Array {
   const { buffer, byteOffset } = content.words;
   const words = new Uint8Array(buffer, byteOffset + content.word * 4, length);
-  assertEquals(bytesAt(content.address, length), words as Uint8Array<ArrayBuffer>);
+  using memory = new MemoryView(content.address, length);
+  assertEquals(memory.bytes, words as Uint8Array<ArrayBuffer>);
   return words.slice();
 }
 

@@ -9,7 +9,8 @@
  *
  * @module
  */
-import { bytesAt } from "../../ffi/mman.ts";
+import { MemoryView } from "../../ffi/mman.ts";
+import { copyOut } from "../../ffi/string.ts";
 import type { Backend } from "../backend/backend.ts";
 import { RangeList } from "../backend/range_list.ts";
 import type { Reactor } from "../net/reactor.ts";
@@ -32,7 +33,7 @@ export class PagePusher implements Disposable {
   readonly #region: PagedRegion;
   readonly #tracker: WriteTracker;
   readonly #statistics: UserfaultStatistics;
-  readonly #bytes: Uint8Array<ArrayBuffer>;
+  readonly #memory: MemoryView;
   /** What the backend took and did not flush yet. */
   #unflushed = new RangeList();
   #last: Promise<void> = Promise.resolve();
@@ -54,10 +55,8 @@ export class PagePusher implements Disposable {
     this.#region = region;
     this.#tracker = tracker;
     this.#statistics = statistics;
-    this.#bytes = bytesAt(
-      tracker.contentAddress,
-      Math.min(region.size, backend.size - region.offset),
-    );
+    const inside = Math.min(region.size, backend.size - region.offset);
+    this.#memory = new MemoryView(tracker.contentAddress, inside);
   }
 
   /** Pushes all that was written before and flushes, once the push before this one is over. */
@@ -113,7 +112,7 @@ export class PagePusher implements Disposable {
   /** The ranges in pieces, without what lies beyond the backend's end or is poisoned. */
   *#pieces(written: RangeList): Generator<{ from: number; to: number }> {
     for (let index = 0; index < written.count; index++) {
-      const end = Math.min(written.end(index), this.#bytes.length);
+      const end = Math.min(written.end(index), this.#memory.length);
       for (let from = written.start(index); from < end;) {
         const to = this.#region.readableTo(from, Math.min(from + PIECE, end));
         if (to > from) yield { from, to };
@@ -123,21 +122,20 @@ export class PagePusher implements Disposable {
   }
 
   async #write(from: number, to: number): Promise<void> {
-    const live = this.#bytes.subarray(from, to);
-    const offset = this.#region.offset + from;
+    const length = to - from, offset = this.#region.offset + from;
     if (this.#backend.writesAtOnce) {
-      this.#backend.writeAt(live, offset);
+      this.#backend.writeAt(this.#memory.bytes.subarray(from, to), offset);
     } else {
       // The memory may change while it is on its way, and a checksum would not fit any more.
-      const still = this.#pool.acquire(live.length);
+      const still = this.#pool.acquire(length);
       try {
-        still.bytes.set(live);
+        copyOut(still.bytes, this.#memory.address + from);
         await this.#backend.writeAt(still.bytes, offset);
       } finally {
         this.#pool.release(still);
       }
     }
-    this.#statistics.pushedBytes += live.length;
+    this.#statistics.pushedBytes += length;
   }
 
   /** Lets faults have their turn, where it is time for that. */
