@@ -161,8 +161,8 @@ export abstract class Leeching<T> implements AsyncDisposable {
    * goes on at the source, and this may be called again.
    *
    * @throws {DeadlineError} it did not become little enough in time.
-   * @throws {ClosedError} this was closed meanwhile; the region may have come here for all that, and is
-   * taken over by a leecher with the same `local` then.
+   * @throws {ClosedError} this was closed meanwhile. Where the region has come here for all that, the hint
+   * says so: a leecher with the same `local` takes it over then.
    */
   async finalize(options: FinalizeRegionOptions = {}): Promise<T> {
     await this.#host.finalize({
@@ -178,7 +178,11 @@ export abstract class Leeching<T> implements AsyncDisposable {
 
   #own(): void {
     // What is mounted goes away by now: who touched it then would wait for ever.
-    if (this.#closing.begun) throw new ClosedError("Cannot use a region that is being closed");
+    if (this.#closing.begun) {
+      throw new ClosedError("Cannot use a region that came here while it was closed", {
+        hint: "open it again with the same local copy: its source has given it away",
+      });
+    }
     this.#finalized = true;
     this.#taken.resolve();
   }

@@ -175,6 +175,10 @@ export class WireLane {
   }
 
   #begin(connection: WireConnection): void {
+    if (this.#failure !== undefined) {
+      connection.drop(new ClosedError(CLOSED));
+      throw this.#failure;
+    }
     const { url, ledger } = this.#options;
     this.#connection = connection;
     this.#lossReason = undefined;

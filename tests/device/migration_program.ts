@@ -35,7 +35,7 @@ class Counter {
   readonly #form: Form;
   readonly #page = new Uint8Array(PAGE);
   readonly #view = new DataView(this.#page.buffer);
-  #stopped = false;
+  #running = { stopped: true };
   #over: Promise<void> = Promise.resolve();
 
   /**
@@ -59,17 +59,18 @@ class Counter {
 
   /** Counts until {@linkcode stop}, or so many steps. */
   go(steps = Infinity): Promise<void> {
-    this.#stopped = false;
-    return this.#over = this.#run(this.step + steps);
+    const running = this.#running = { stopped: false };
+    // A suspension that is late is told to go on before it was over.
+    return this.#over = this.#over.then(() => this.#run(running, this.step + steps));
   }
 
   async stop(): Promise<void> {
-    this.#stopped = true;
+    this.#running.stopped = true;
     await this.#over;
   }
 
-  async #run(end: number): Promise<void> {
-    while (!this.#stopped && this.step < end) {
+  async #run(running: { stopped: boolean }, end: number): Promise<void> {
+    while (!running.stopped && this.step < end) {
       const step = this.step + 1;
       await this.#write(step);
       this.step = step;

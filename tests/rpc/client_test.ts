@@ -23,6 +23,7 @@ import {
 import { HEADER_BYTES, LIMIT } from "../../lib/rpc/wire.ts";
 import { testBackend } from "../backend_conformance.ts";
 import { pattern } from "../backend_model.ts";
+import { inTime } from "../defects/in_time.ts";
 import { DelayedBackend } from "./delayed_backend.ts";
 import { type Harm, HarmfulProxy } from "./harmful_proxy.ts";
 import { TelemapProcess } from "../telemap_process.ts";
@@ -569,6 +570,20 @@ Deno.test("close() returns at once while it connects again", async () => {
   assert(performance.now() - start < 500);
   end();
   await server[Symbol.asyncDispose]();
+});
+
+Deno.test("close() leaves a connection that is made again at that very moment", async () => {
+  await using memory = openMemory({ size: SIZE });
+  await using server = TestWireServer.start({ backend: memory });
+  const closed = Promise.withResolvers<void>();
+  const region = await connectTelemap(server.url, {
+    log: (line) => {
+      // Once it is made, and before the lane has it.
+      if (line.includes("again")) queueMicrotask(() => region.close().then(closed.resolve));
+    },
+  });
+  server.drop();
+  await inTime(closed.promise);
 });
 
 Deno.test("a loss and its end are one line each, whatever is tried in between", async () => {
