@@ -294,17 +294,16 @@ for (const [name, form] of Object.entries(FORMS)) {
     `${name} is not handed out by a leecher that is closed amid the handover`,
     form,
     async (site) => {
-      let closing: Promise<void> | undefined, leecher: Leecher | undefined;
-      let stands = true;
+      const place: { leecher?: Leecher } = {};
+      let closing: Promise<void> | undefined, stands = true;
       await using seeder = await seed(site, {
         onSuspend: () => {
-          closing = leecher!.close();
+          closing = place.leecher!.close();
         },
         onResume: () => void (stands = false),
       });
-      leecher = await leech(site, seeder.url);
-      const taking = assertRejects(() => leecher!.finalize(), TelemapError);
-      await taking;
+      const leecher = place.leecher = await leech(site, seeder.url);
+      await assertRejects(() => leecher.finalize(), TelemapError);
       await closing;
       assertEquals([stands, seeder.stage], [false, "serving"]);
     },
