@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { bytesAt } from "../../ffi/mman.ts";
+import { MemoryView } from "../../ffi/mman.ts";
 import { Pattern } from "../../mod.ts";
 
 /** What is to be read. */
@@ -31,7 +31,7 @@ interface WorkerScope {
 const scope = self as unknown as WorkerScope;
 
 function read({ address, length, pattern, seed }: ReadOrder): number {
-  const bytes = bytesAt(address, length);
+  const bytes = new MemoryView(address, length).bytes;
   const expected = new Pattern(pattern);
   const pieces = Math.ceil(length / PIECE);
   let garbage: unknown[] = [];

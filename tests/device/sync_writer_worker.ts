@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { bytesAt } from "../../ffi/mman.ts";
+import { MemoryView } from "../../ffi/mman.ts";
 import { makeRandom } from "./random.ts";
 
 /** Bytes from one slot to the next; a slot is a number of 8 bytes. */
@@ -33,7 +33,7 @@ interface WorkerScope {
 const scope = self as unknown as WorkerScope;
 
 function write({ address, length, seed, begun, written, stop }: WriteOrder): number {
-  const values = new BigInt64Array(bytesAt(address, length).buffer);
+  const values = new BigInt64Array(new MemoryView(address, length).bytes.buffer);
   const random = makeRandom(seed);
   const slots = begun.length, stride = SLOT_BYTES / 8;
   let writes = 0;
