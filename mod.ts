@@ -23,7 +23,6 @@ export type {
   Awaitable,
   Backend,
   Extent,
-  Placement,
   SharedBackend,
   Traffic,
   ZeroOptions,

@@ -1,5 +1,5 @@
 /**
- * string.h: memory compared, copied and filled by address, without a view of it.
+ * string.h: memory compared and copied by address, without a view of it.
  *
  * @module
  */
@@ -11,9 +11,6 @@ const symbols = libc({
   // void *memcpy(void *dest, const void *src, size_t n)
   memcpy: { parameters: ["usize", "usize", "usize"], result: "usize" },
   copyOut: { name: "memcpy", parameters: ["buffer", "usize", "usize"], result: "void" },
-  copyIn: { name: "memcpy", parameters: ["usize", "buffer", "usize"], result: "void" },
-  // void *memset(void *s, int c, size_t n)
-  memset: { parameters: ["usize", "i32", "usize"], result: "void" },
 });
 
 /** Whether `length` bytes at two addresses are the same. Both must be mapped and readable. */
@@ -29,14 +26,4 @@ export function copyMemory(destination: number, source: number, length: number):
 /** Fills all of a buffer with what lies at an address. */
 export function copyOut(buffer: Uint8Array, source: number): void {
   symbols().copyOut(buffer, BigInt(source), BigInt(buffer.length));
-}
-
-/** Copies all of a buffer to an address. */
-export function copyIn(destination: number, buffer: Uint8Array): void {
-  symbols().copyIn(BigInt(destination), buffer, BigInt(buffer.length));
-}
-
-/** Makes `length` bytes at an address zeroes. */
-export function zeroMemory(address: number, length: number): void {
-  symbols().memset(BigInt(address), 0, BigInt(length));
 }

@@ -112,10 +112,10 @@ export interface Backend extends AsyncDisposable {
    */
   writeAside?(buffer: Uint8Array, offset: number): Promise<void>;
   /**
-   * The bytes of a range themselves, for who overwrites all of them by and by, and then disposes of
-   * them: until then, nobody else may use the range. Missing: the store can be written by `writeAt` only.
+   * The bytes of a range themselves, for who overwrites all of them by and by: until then, nobody else
+   * may use the range. Missing: the store can be written by `writeAt` only.
    */
-  placeAt?(offset: number, length: number): Placement;
+  placeAt?(offset: number, length: number): Uint8Array<ArrayBuffer>;
   /** Answers when all that was acknowledged before the call is durable (see {@linkcode durable}). */
   flush(): Awaitable<void>;
   /**
@@ -137,12 +137,6 @@ export interface Backend extends AsyncDisposable {
   share?(): SharedBackend;
   /** Lets go of everything. What was not flushed may or may not survive. Again: does nothing. */
   close(): Awaitable<void>;
-}
-
-/** The bytes of a range of a region, which are given back by disposing of them. */
-export interface Placement extends Disposable {
-  /** They; empty afterwards, and once the backend is closed. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
 /** How {@linkcode Backend.zero} zeroes. */

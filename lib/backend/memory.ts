@@ -4,9 +4,8 @@
  * @module
  */
 import { adviseAt, adviseHugePages, MADV, Mapping, MemoryView } from "../../ffi/mman.ts";
-import { copyIn, copyOut, zeroMemory } from "../../ffi/string.ts";
 import { type Backend, checkRange, type Extent, type SharedBackend } from "./backend.ts";
-import type { Placement, ZeroOptions } from "./backend.ts";
+import type { ZeroOptions } from "./backend.ts";
 import { Bitmap } from "./bitmap.ts";
 import { ClosedError, ReadOnlyError, UsageError } from "./errors.ts";
 import { appendExtent } from "./extents.ts";
@@ -36,9 +35,11 @@ export function openMemory(options: OpenMemoryOptions): MemoryBackend {
   }
   const mapping = Mapping.map({ length: size, subject: `a memory region of ${size} bytes` });
   return new MemoryBackend({
-    memory: mapping,
+    address: mapping.address,
+    bytes: mapping.bytes,
     readOnly: false,
     written: new Bitmap(Math.ceil(size / BLOCK)),
+    release: () => mapping.unmap(),
   });
 }
 
@@ -47,20 +48,25 @@ export function openMemory(options: OpenMemoryOptions): MemoryBackend {
  * here leaves it open there.
  */
 export function openSharedMemory(shared: SharedMemory): MemoryBackend {
+  const view = new MemoryView(shared.address, shared.size);
   return new MemoryBackend({
-    memory: new MemoryView(shared.address, shared.size),
+    address: view.address,
+    bytes: view.bytes,
     readOnly: shared.readOnly,
     written: new Bitmap(Math.ceil(shared.size / BLOCK), shared.written),
+    release: () => view[Symbol.dispose](),
   });
 }
 
 /** What a {@linkcode MemoryBackend} is made of. */
 interface Region {
-  /** Where it lies; disposing of it gives it back where it is ours. */
-  memory: Mapping | MemoryView;
+  address: number;
+  bytes: Uint8Array<ArrayBuffer>;
   readOnly: boolean;
   /** Blocks that may hold something else than zeroes. */
   written: Bitmap;
+  /** Empties `bytes`, and gives the memory back where it is ours. */
+  release(): void;
 }
 
 /** A region in memory. Every method answers at once; nothing survives the process. */
@@ -72,44 +78,38 @@ export class MemoryBackend implements Backend {
   readonly restsBetweenCalls = true;
   readonly readOnly: boolean;
   /** The region itself. Write to it by the methods only; `bytes` is empty after close. */
-  readonly memory: Mapping | MemoryView;
+  readonly memory: { readonly bytes: Uint8Array<ArrayBuffer>; readonly address: number };
+  readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #written: Bitmap;
-  /** What is out by {@linkcode placeAt}. */
-  readonly #placed = new Set<MemoryView>();
+  readonly #release: () => void;
   #closed = false;
 
   /** Made by {@linkcode openMemory} and {@linkcode openSharedMemory}. */
   constructor(region: Region) {
-    this.size = region.memory.length;
+    this.size = region.bytes.length;
     this.readOnly = region.readOnly;
-    this.memory = region.memory;
+    this.memory = { bytes: region.bytes, address: region.address };
+    this.#bytes = region.bytes;
     this.#written = region.written;
+    this.#release = region.release;
   }
 
   readAt(buffer: Uint8Array, offset: number): void {
     this.#check(offset, buffer.length);
-    copyOut(buffer, this.memory.address + offset);
+    buffer.set(this.#bytes.subarray(offset, offset + buffer.length));
   }
 
   writeAt(buffer: Uint8Array, offset: number): void {
     this.#checkWrite(offset, buffer.length);
     if (buffer.length === 0) return;
     this.#markWritten(offset, buffer.length);
-    copyIn(this.memory.address + offset, buffer);
+    this.#bytes.set(buffer, offset);
   }
 
-  placeAt(offset: number, length: number): Placement {
+  placeAt(offset: number, length: number): Uint8Array<ArrayBuffer> {
     this.#checkWrite(offset, length);
     if (length > 0) this.#markWritten(offset, length);
-    const view = new MemoryView(this.memory.address + offset, length);
-    this.#placed.add(view);
-    return {
-      bytes: view.bytes,
-      [Symbol.dispose]: () => {
-        this.#placed.delete(view);
-        view[Symbol.dispose]();
-      },
-    };
+    return this.#bytes.subarray(offset, offset + length);
   }
 
   /** All of it is going to be written: it is taken up by pages of 2 MiB, where the kernel has those. */
@@ -127,7 +127,7 @@ export class MemoryBackend implements Backend {
     const end = offset + length;
     if (options.allocate) {
       this.#written.addRange(Math.floor(offset / BLOCK), Math.ceil(end / BLOCK));
-      zeroMemory(this.memory.address + offset, length);
+      this.#bytes.fill(0, offset, end);
       return;
     }
     const firstWhole = Math.ceil(offset / BLOCK);
@@ -175,9 +175,7 @@ export class MemoryBackend implements Backend {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const view of this.#placed) view[Symbol.dispose]();
-    this.#placed.clear();
-    this.memory[Symbol.dispose]();
+    this.#release();
   }
 
   /** As {@linkcode close}. */
@@ -205,8 +203,7 @@ export class MemoryBackend implements Backend {
 
   /** Zeroes a range inside one block; a block that was never written is left untouched by memory. */
   #fillWritten(from: number, to: number): void {
-    if (from >= to || !this.#written.has(Math.floor(from / BLOCK))) return;
-    zeroMemory(this.memory.address + from, to - from);
+    if (from < to && this.#written.has(Math.floor(from / BLOCK))) this.#bytes.fill(0, from, to);
   }
 }
 

@@ -22,10 +22,7 @@ Deno.test("every method answers at once", async () => {
 
 Deno.test("what is placed is written, and only inside a region that can be", async () => {
   await using memory = openMemory({ size: 4 * BLOCK });
-  const placement = memory.placeAt(BLOCK, 2);
-  placement.bytes.set([1, 2]);
-  placement[Symbol.dispose]();
-  assertEquals(placement.bytes.length, 0);
+  memory.placeAt(BLOCK, 2).set([1, 2]);
   const bytes = new Uint8Array(4);
   memory.readAt(bytes, BLOCK - 1);
   assertEquals(bytes, Uint8Array.of(0, 1, 2, 0));

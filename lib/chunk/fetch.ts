@@ -205,8 +205,7 @@ export class ChunkFetcher {
     const startedAt = performance.now();
     const offset = region.offsetOf(from), length = region.offsetOf(to) - offset;
     region.checkOpen();
-    using placement = placed ? region.local.placeAt!(offset, length) : undefined;
-    const content = placement?.bytes ?? region.buffers.take(length);
+    const content = placed ? region.local.placeAt!(offset, length) : region.buffers.take(length);
     await region.remote.readAt(content, offset);
     this.#tell((listener) => listener.onAnswer?.(content.length, startedAt));
     await region.lock.exclusive(from, to, () => this.#store(content, request));
