@@ -73,7 +73,7 @@ export class HarmfulProxy implements AsyncDisposable {
         this.#pass(server, client, "down", connection),
       ]);
     } catch (error) {
-      if (!(error instanceof Deno.errors.ConnectionRefused)) throw error;
+      if (!isAway(error)) throw error;
       this.#close(client);
     }
   }
@@ -110,4 +110,10 @@ export class HarmfulProxy implements AsyncDisposable {
   #close(conn: Deno.Conn): void {
     if (this.#open.delete(conn)) conn.close();
   }
+}
+
+/** Whether there is no server: it is gone, or was killed at that moment. */
+function isAway(error: unknown): boolean {
+  return error instanceof Deno.errors.ConnectionRefused ||
+    error instanceof Deno.errors.ConnectionReset;
 }
