@@ -180,7 +180,7 @@ export abstract class Leeching<T> implements AsyncDisposable {
     // What is mounted goes away by now: who touched it then would wait for ever.
     if (this.#closing.begun) {
       throw new ClosedError("Cannot use a region that came here while it was closed", {
-        hint: "open it again with the same local copy: its source has given it away",
+        hint: "go on with the same local copy: it is the region now",
       });
     }
     this.#finalized = true;

@@ -17,7 +17,7 @@ import { CountedState } from "../counted_state.ts";
 import { Gate, settle } from "../gate.ts";
 import { ScheduledBackend } from "../scheduled_backend.ts";
 import { VirtualClock } from "../virtual_clock.ts";
-import { inTime } from "./in_time.ts";
+import { inTime } from "../in_time.ts";
 
 openLibc();
 

@@ -21,7 +21,7 @@ import { settle } from "../gate.ts";
 import { DelayedBackend } from "../rpc/delayed_backend.ts";
 import { ScheduledBackend } from "../scheduled_backend.ts";
 import { VirtualClock } from "../virtual_clock.ts";
-import { inTime } from "./in_time.ts";
+import { inTime } from "../in_time.ts";
 import { MovingRegion } from "./moving_region.ts";
 
 openLibc();

@@ -11,7 +11,7 @@ import { probeNbd } from "../../lib/device/nbd_probe.ts";
 import { untilReady } from "../../lib/device/nbd_ready.ts";
 import { requiresThat, withReason } from "../requires.ts";
 import { VirtualClock } from "../virtual_clock.ts";
-import { inTime } from "./in_time.ts";
+import { inTime } from "../in_time.ts";
 
 openLibc();
 

@@ -14,7 +14,7 @@ import { infoData, RawClient, viewOf } from "../nbd/raw_client.ts";
 import { fakeBackend, testOn } from "../nbd/served.ts";
 import { settle } from "../gate.ts";
 import { type Peer, ScriptedNbdServer } from "../scripted_nbd_server.ts";
-import { inTime } from "./in_time.ts";
+import { inTime } from "../in_time.ts";
 
 openLibc();
 

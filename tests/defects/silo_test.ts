@@ -28,7 +28,7 @@ import { assertBytes, pattern, readBack } from "../backend_model.ts";
 import { settle } from "../gate.ts";
 import { frameBytes, WirePeer } from "../rpc/wire_peer.ts";
 import { ScheduledBackend } from "../scheduled_backend.ts";
-import { inTime } from "./in_time.ts";
+import { inTime } from "../in_time.ts";
 import { MovingRegion } from "./moving_region.ts";
 
 openLibc();

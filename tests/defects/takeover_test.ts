@@ -8,7 +8,7 @@ import { openLibc } from "../../ffi/libc.ts";
 import { DeadlineError, TelemapError } from "../../lib/backend/errors.ts";
 import type { FinalizeOptions } from "../../lib/migration/leecher_core.ts";
 import { assertBytes, pattern, readBack } from "../backend_model.ts";
-import { inTime } from "./in_time.ts";
+import { inTime } from "../in_time.ts";
 import { MovingRegion } from "./moving_region.ts";
 
 openLibc();

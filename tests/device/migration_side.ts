@@ -103,7 +103,12 @@ function threadsOf(pid: number): string[] {
   const tasks = `/proc/${pid}/task`;
   return [...Deno.readDirSync(tasks)].map(({ name }) => {
     const read = (file: string) => Deno.readTextFileSync(`${tasks}/${name}/${file}`);
-    const state = /^State:\s*(\S)/m.exec(read("status"))?.[1];
-    return `${read("comm").trim()} ${state} ${read("wchan")} ${read("syscall").trim()}`;
+    try {
+      const state = /^State:\s*(\S)/m.exec(read("status"))?.[1];
+      return `${read("comm").trim()} ${state} ${read("wchan")} ${read("syscall").trim()}`;
+    } catch (error) {
+      // It has just ended.
+      return `${name}: ${(error as Error).message}`;
+    }
   });
 }

@@ -3,8 +3,9 @@
  *
  * @module
  */
+import { inTime } from "../in_time.ts";
 
-/** A run that is not over by then hangs, in ms. */
+/** A run that is not over by then hangs, in ms: it fails, so that those behind it run. */
 const HANGS_AFTER_MS = 600_000;
 
 /**
@@ -22,22 +23,10 @@ export async function runSeeds(
   console.log(`seed ${first}`);
   for (let seed = first; seed < first + runs; seed++) {
     try {
-      console.log(`seed ${seed}: ${await inTime(run(seed))}`);
+      console.log(`seed ${seed}: ${await inTime(run(seed), HANGS_AFTER_MS)}`);
     } catch (error) {
       throw new Error(`TELEMAP_SEED=${seed}`, { cause: error });
     }
-  }
-}
-
-/** A test that hangs is to fail, so that those behind it run, and to name its seed. */
-async function inTime(running: Promise<string>): Promise<string> {
-  const late = Promise.withResolvers<never>();
-  const message = `It hangs: it is not over after ${HANGS_AFTER_MS / 1000} s`;
-  const timer = setTimeout(() => late.reject(new Error(message)), HANGS_AFTER_MS);
-  try {
-    return await Promise.race([running, late.promise]);
-  } finally {
-    clearTimeout(timer);
   }
 }
 

@@ -4,7 +4,7 @@
 import { assertEquals } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
 import { readBack } from "../backend_model.ts";
-import { inTime } from "../defects/in_time.ts";
+import { inTime } from "../in_time.ts";
 import { MovingRegion } from "../defects/moving_region.ts";
 
 openLibc();

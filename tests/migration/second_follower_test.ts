@@ -2,7 +2,7 @@ import { openLibc } from "../../ffi/libc.ts";
 import { assertEquals, assertRejects } from "@std/assert";
 import { FencedError } from "../../lib/backend/errors.ts";
 import type { FinalizeOptions } from "../../lib/migration/leecher_core.ts";
-import { inTime } from "../defects/in_time.ts";
+import { inTime } from "../in_time.ts";
 import { MovingRegion } from "../defects/moving_region.ts";
 
 openLibc();

@@ -23,7 +23,7 @@ import {
 import { HEADER_BYTES, LIMIT } from "../../lib/rpc/wire.ts";
 import { testBackend } from "../backend_conformance.ts";
 import { pattern } from "../backend_model.ts";
-import { inTime } from "../defects/in_time.ts";
+import { inTime } from "../in_time.ts";
 import { DelayedBackend } from "./delayed_backend.ts";
 import { type Harm, HarmfulProxy } from "./harmful_proxy.ts";
 import { TelemapProcess } from "../telemap_process.ts";
