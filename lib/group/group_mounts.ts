@@ -70,9 +70,13 @@ export class GroupMounts implements Mounted {
     this.mounts = new Map(open);
   }
 
-  /** Brings to the host what the kernel has of those that are still mounted. */
-  async writeBack(): Promise<void> {
-    await settleAll([...this.#open.values()].map((mount) => mount.writeBack()));
+  /** Brings to the host what the kernel has of those that are still mounted; missing as of a mount. */
+  get writeBack(): (() => Promise<void>) | undefined {
+    const all = () => [...this.#open.values()].flatMap(({ writeBack }) => writeBack ?? []);
+    if (all().length === 0) return undefined;
+    return async () => {
+      await settleAll(all().map((writeBack) => writeBack()));
+    };
   }
 
   /** Closes all of them, each as by itself: where one is in use (EBUSY), it stays, and so does the host. */

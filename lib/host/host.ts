@@ -306,15 +306,16 @@ export class BackendHost implements AsyncDisposable {
    * Answers where the handover is.
    */
   async seed(
-    program: Record<ProgramRequest, (rate?: number) => Promise<void>>,
+    program: Record<ProgramRequest, ((rate?: number) => Promise<void>) | undefined>,
     onStage: (stage: SeederStage) => void,
   ): Promise<SeederStage> {
     this.#link.onSeeder = onStage;
     this.#link.onAsk = async (ask, what, rate) => {
-      const error = await program[what](rate).then(() => undefined, packError);
+      const error = await program[what]?.(rate).then(() => undefined, packError);
       if (!this.#link.ended) await this.#link.call({ command: "did", ask, error });
     };
-    return (await this.#link.call({ command: "seed" })).stage!;
+    const flushes = program.flush !== undefined;
+    return (await this.#link.call({ command: "seed", flushes })).stage!;
   }
 
   /** Takes back what is offered to somebody. */

@@ -10,25 +10,30 @@ import type { SeededProgram, SeederStage } from "../migration/seeder_core.ts";
 import type { HostMessage, ProgramRequest } from "./protocol.ts";
 import { type PortableError, unpackError } from "./remote_error.ts";
 
+/** How what the program wrote gets to the region. */
+export interface Flushing {
+  /** Whether the program has to do something for that. */
+  readonly flushes: boolean;
+  /** Brings memory that this Worker pages in to the region. */
+  readonly pushMemory: () => Promise<void>;
+}
+
 /** See the module. */
 export class ProgramRequests implements SeededProgram {
   readonly #send: (message: HostMessage) => void;
-  readonly #pushMemory: () => Promise<void>;
+  readonly #flushing: Flushing;
   readonly #handover: HandoverBook | undefined;
   readonly #pending = new Map<number, PromiseWithResolvers<void>>();
   #nextAsk = 1;
 
-  /**
-   * Asks by messages; `pushMemory` brings memory that this Worker pages in to the region, of whose
-   * owner `handover` is the record, if it has one.
-   */
+  /** Asks by messages; `handover` is the record of the region's owner, if it has one. */
   constructor(
     send: (message: HostMessage) => void,
-    pushMemory: () => Promise<void>,
+    flushing: Flushing,
     handover: HandoverBook | undefined,
   ) {
     this.#send = send;
-    this.#pushMemory = pushMemory;
+    this.#flushing = flushing;
     this.#handover = handover;
   }
 
@@ -41,8 +46,10 @@ export class ProgramRequests implements SeededProgram {
   }
 
   async flush(): Promise<void> {
-    await this.#pushMemory();
-    await this.#ask("flush");
+    const { flushes, pushMemory } = this.#flushing;
+    if (flushes) await this.#ask("flush");
+    // Last, as the program may have written to it just now.
+    await pushMemory();
   }
 
   suspend(): Promise<void> {

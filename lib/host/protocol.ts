@@ -117,8 +117,8 @@ export type HostCommand =
   /** Answers when the cache is full. */
   | { id: number; command: "filled" }
   | { id: number; command: "pause"; paused: boolean }
-  /** Lets others take a migrating backend over. */
-  | { id: number; command: "seed" }
+  /** Lets others take a migrating backend over. `flushes`: whether the program has anything to flush. */
+  | { id: number; command: "seed"; flushes: boolean }
   /** Takes back what a seeder has offered. */
   | { id: number; command: "take-back" }
   /** What the program did that a seeder asked for. */

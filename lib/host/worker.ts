@@ -169,7 +169,7 @@ class HostWorker {
       case "progress":
         return { progress: this.#managed.progress };
       case "seed":
-        return { stage: this.#seed() };
+        return { stage: this.#seed(command.flushes) };
       case "take-back":
         return await this.#while(this.#migrating.seeder!.takeBack());
       case "did":
@@ -211,10 +211,10 @@ class HostWorker {
     throw new UsageError("Cannot take over a region that comes from nowhere");
   }
 
-  #seed(): SeederStage {
+  #seed(flushes: boolean): SeederStage {
     this.#program = new ProgramRequests(
       (message) => scope.postMessage(message),
-      () => this.#memories.pushAll(),
+      { flushes, pushMemory: () => this.#memories.pushAll() },
       this.#migrating.handover,
     );
     return this.#migrating.seed(this.#program).stage;

@@ -80,8 +80,11 @@ export interface Mount extends AsyncDisposable {
 
 /** A mount as those see it that mount it. */
 export interface HostedMount extends Mount {
-  /** Brings to the backend what the kernel has of it, without making it durable there. */
-  writeBack(): Promise<void>;
+  /**
+   * Brings to the backend what the kernel has of it, without making it durable there. Missing where the
+   * kernel has nothing: memory, which its host looks after itself.
+   */
+  readonly writeBack: (() => Promise<void>) | undefined;
 }
 
 const CLOSE_MS = 30_000;
@@ -205,9 +208,12 @@ class HostMount implements HostedMount {
     await this.#host.flush();
   }
 
-  async writeBack(): Promise<void> {
-    if (this.readOnly) return;
-    if (this.#device.memory !== undefined) return await this.#device.memory.push();
+  get writeBack(): (() => Promise<void>) | undefined {
+    if (this.readOnly || this.#device.memory !== undefined) return undefined;
+    return () => this.#writeBack();
+  }
+
+  async #writeBack(): Promise<void> {
     const fd = await openAsync(this.path, O.RDWR);
     if (fd < 0) throw new UnsupportedError(`Cannot open ${this.path} to write it back`);
     try {

@@ -101,15 +101,17 @@ export async function beginSeeding(
     if (now === "given" || now === "released") given.resolve();
     if (now === "released") released.resolve();
   };
+  const { onFlush } = hooks, { writeBack } = mounted;
+  const flush = async () => {
+    await onFlush?.();
+    await writeBack?.();
+  };
   enter(
     await host.seed({
       suspend: async () => await hooks.onSuspend?.(),
       resume: async () => await hooks.onResume?.(),
       throttle: async (rate) => await hooks.onThrottle?.(rate ?? Infinity),
-      flush: async () => {
-        await hooks.onFlush?.();
-        await mounted.writeBack();
-      },
+      flush: onFlush === undefined && writeBack === undefined ? undefined : flush,
     }, (now) => {
       enter(now);
       hooks.onStage?.(now);
