@@ -69,6 +69,9 @@ interface LastSet {
 
 type Suspend = Extract<SeederRequest, { type: "suspend" }>;
 
+/** One that came at that moment of `performance.now()`. */
+type AskedSuspend = Suspend & { readonly at: number };
+
 /** A follower that says nothing for so long gives its place to another one. */
 const SILENT_MS = 10 * 60_000;
 /** Writes are slowed for no longer than this without a word. */
@@ -98,7 +101,7 @@ export class SeederCore {
   #state: SourceState;
   #stage: SeederStage;
   /** What the suspension that goes on, or the offer that is open, was asked for by. */
-  #asked: Suspend | undefined;
+  #asked: AskedSuspend | undefined;
   #lastSet: LastSet | undefined;
   /** Why an epoch could not be offered. */
   #failure: { epoch: number; error: Error } | undefined;
@@ -198,7 +201,7 @@ export class SeederCore {
       // Nothing is given to one who will not hear of it.
       if (gone?.aborted) throw new ClosedError("Cannot answer one who is gone");
       const { state, actions } = stepSource(this.#state, event);
-      if (actions.includes("suspend")) this.#asked = asked;
+      if (actions.includes("suspend")) this.#asked = { ...asked!, at: performance.now() };
       this.#enter(state);
       for (const action of actions) this.#act(action);
       const refusal = actions.find((action) => typeof action === "object" && "refuse" in action);
@@ -288,7 +291,7 @@ export class SeederCore {
     }
   }
 
-  #beginToSuspend(asked: Suspend): void {
+  #beginToSuspend(asked: AskedSuspend): void {
     const timeout = Math.min(asked.timeout, OFFER_MOST_MS);
     clearTimeout(this.#deadline);
     this.#deadline = setTimeout(() => this.#late(asked.epoch), timeout);
@@ -296,14 +299,16 @@ export class SeederCore {
   }
 
   /** Suspends the program, and finds out what it has written last. */
-  async #suspend({ leech, generation, epoch }: Suspend, timeout: number): Promise<void> {
+  async #suspend(
+    { leech, generation, epoch, at }: AskedSuspend,
+    timeout: number,
+  ): Promise<void> {
     const { program, lock } = this.#options;
     const isWanted = () => this.#state.at === "suspending" && this.#state.epoch === epoch;
     if (!isWanted()) return;
     void this.#throttle({ rate: 0, milliseconds: 0 });
     let isSuspended = false;
     try {
-      const asked = performance.now();
       await this.#flushAhead(isWanted);
       if (!isWanted()) return;
       const start = performance.now();
@@ -315,7 +320,7 @@ export class SeederCore {
       const flushMs = performance.now() - suspended;
       this.#collect();
       const set = this.#followers.tell(leech.toHex(), generation, performance.now());
-      const prepareMs = start - asked, suspendMs = suspended - start;
+      const prepareMs = start - at, suspendMs = suspended - start;
       this.#lastSet = { set, prepareMs, suspendMs, flushMs };
     } catch (error) {
       // One that did not stop was told to go on when it was late.
