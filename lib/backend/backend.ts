@@ -89,6 +89,8 @@ export interface Backend extends AsyncDisposable {
    * returns: a server need not keep a copy. Unless told: it may.
    */
   readonly writesAtOnce?: boolean;
+  /** The same of a `writeAt` that is made right now: asked before each. Missing: as `writesAtOnce` says. */
+  readonly writesNow?: boolean;
   /**
    * Nothing goes on in this isolate between calls: what a call began is over when its promise
    * settles, and no timer, connection or message has to be seen to meanwhile. A server that waits

@@ -24,6 +24,11 @@ export class SlowStage extends Stage {
     super(backend);
   }
 
+  /** Whether writes may have to wait. */
+  get isSlow(): boolean {
+    return this.#pace !== undefined;
+  }
+
   /** Bytes a second that may be written from now on; `Infinity` for as many as come. */
   slow(rate: number): void {
     const perMs = rate / 1000;

@@ -54,6 +54,10 @@ class WindowStage extends Stage {
     this.#offset = offset;
   }
 
+  get writesNow(): boolean {
+    return this.backend.writesNow === true;
+  }
+
   readAt(buffer: Uint8Array, offset: number): Awaitable<void> {
     checkRange(this.size, offset, buffer.length);
     return this.backend.readAt(buffer, this.#offset + offset);

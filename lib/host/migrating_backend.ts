@@ -104,6 +104,11 @@ export class MigratingBackend extends Stage {
     return !handsOver && (this.leecher === undefined || this.leecher.isOver);
   }
 
+  /** As of a stage, but where writes have to wait. */
+  get writesNow(): boolean {
+    return this.track.writesAtOnce === true && !this.lock.locked && !this.slow.isSlow;
+  }
+
   /** Lets others take the region over from now on, once. */
   seed(program: SeededProgram): SeederCore {
     if (this.seeder !== undefined) throw new UsageError("Cannot seed a region twice");

@@ -123,7 +123,7 @@ export class PagePusher implements Disposable {
 
   async #write(from: number, to: number): Promise<void> {
     const length = to - from, offset = this.#region.offset + from;
-    if (this.#backend.writesAtOnce) {
+    if (this.#backend.writesAtOnce || this.#backend.writesNow) {
       this.#backend.writeAt(this.#memory.bytes.subarray(from, to), offset);
     } else {
       // The memory may change while it is on its way, and a checksum would not fit any more.

@@ -1,6 +1,6 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { EventFd } from "../../ffi/epoll.ts";
-import { openLibc } from "../../ffi/libc.ts";
+import { addressOf, openLibc } from "../../ffi/libc.ts";
 import { Mapping } from "../../ffi/mman.ts";
 import type { Backend } from "../backend/backend.ts";
 import { openMemory } from "../backend/memory.ts";
@@ -208,6 +208,34 @@ for (const atOnce of [true, false]) {
     assertSame(backend.stored, memory.bytes);
   });
 }
+
+/** One whose writes are over at once for now only, and that tells where their content lies. */
+class ChangingBackend extends CrashingBackend {
+  writesNow = true;
+  readonly addresses: number[] = [];
+
+  constructor() {
+    super(SIZE, false);
+  }
+
+  override writeAt(buffer: Uint8Array<ArrayBuffer>, offset: number): void | Promise<void> {
+    this.addresses.push(addressOf(buffer));
+    return super.writeAt(buffer, offset);
+  }
+}
+
+Deno.test("PagePusher copies nothing for a write that is over at once", async () => {
+  await using stage = new Stage(new ChangingBackend());
+  const { backend, pusher, memory } = stage;
+  stage.write(1, PAGE, PAGE);
+  await pusher.push();
+  assertEquals(backend.addresses, [memory.address + PAGE]);
+  backend.writesNow = false;
+  stage.write(2, PAGE, PAGE);
+  await pusher.push();
+  assertNotEquals(backend.addresses[1], memory.address + PAGE);
+  assertSame(backend.stored, memory.bytes);
+});
 
 Deno.test("PagePusher never reads pages that are poisoned", async () => {
   await using stage = new Stage(openMemory({ size: SIZE }));

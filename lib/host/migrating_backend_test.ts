@@ -1,0 +1,41 @@
+import { assertEquals } from "@std/assert";
+import { openMemory } from "../backend/memory.ts";
+import { MigratingBackend } from "./migrating_backend.ts";
+import { openLibc } from "../../ffi/libc.ts";
+
+openLibc();
+
+const SIZE = 8192, CHUNK = 4096;
+
+Deno.test("a write to memory that may move is over at once, but where it has to wait", async () => {
+  await using backend = new MigratingBackend(openMemory({ size: SIZE }), CHUNK, undefined);
+  /** Writes, and has that go on if it waits; answers whether it was to be over at once. */
+  const write = async () => {
+    const { writesNow } = backend, writing = backend.writeAt(new Uint8Array(1), 0);
+    if (writesNow) assertEquals(writing, undefined);
+    backend.lock.release();
+    backend.slow.slow(Infinity);
+    await writing;
+    return writesNow;
+  };
+  assertEquals(await write(), true);
+  await backend.lock.lock("writes");
+  assertEquals(await write(), false, "while it is locked");
+  backend.slow.slow(1000);
+  assertEquals(await write(), false, "while writes are slowed");
+  assertEquals(await write(), true);
+});
+
+Deno.test("a write to what is no memory is never over at once", async () => {
+  const memory = openMemory({ size: SIZE });
+  const slow = Object.assign(Object.create(memory), {
+    writesAtOnce: false,
+    writeAt: async (buffer: Uint8Array, offset: number) => {
+      await Promise.resolve();
+      memory.writeAt(buffer, offset);
+    },
+    close: () => memory.close(),
+  });
+  await using backend = new MigratingBackend(slow, CHUNK, undefined);
+  assertEquals(backend.writesNow, false);
+});
