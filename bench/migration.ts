@@ -50,7 +50,7 @@ async function move(rate: number, rtt: number): Promise<MigrationRun> {
   await using program = await start(rate, rtt);
   const before = await readByWire(program.url);
   // The wire takes next to none; and what lies free for some seconds is gone again.
-  takeLargePages(2 * SIZE);
+  await takeLargePages(2 * SIZE);
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },
   });
@@ -104,7 +104,7 @@ async function readByWire(url: string): Promise<number> {
 /** Milliseconds for which the program stands still that is stopped first. */
 async function stopAndCopy(rtt: number): Promise<number> {
   await using program = await start(0, rtt);
-  takeLargePages(2 * SIZE);
+  await takeLargePages(2 * SIZE);
   const begin = performance.now();
   await using leecher = await Leecher.open({
     ...{ source: program.url, local: "memory:", as: "slice", device: "userfault" },

@@ -4,42 +4,50 @@
  *
  * @module
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { MADV, Mapping } from "../ffi/mman.ts";
 
-const PIECE = 1 << 20, PAGE = 4096;
+const PIECE = 1 << 20, PAGE = 4096, LARGE_PAGE = 4 << 20;
+/** The kernel has looked for free memory so many ms after some was freed, and does not for as long again. */
+const LOOK_MS = 2200;
 /** Takes that go quickly in a row, and in all. */
 const QUICK = 3, MOST = 8;
 
-/** Leaves so many bytes of free memory behind that this machine has, for a page cache. */
+/**
+ * Leaves so many bytes of free memory behind that this machine has, for a page cache. Which memory somebody
+ * gets is by chance: it is taken until that goes quickly several times in a row.
+ */
 export function takeMemory(bytes: number): void {
-  takeUntilQuick(() => takeByFile(bytes));
-}
-
-/** The same for who takes it by large pages: those of 4 KiB leave some behind that the host has. */
-export function takeLargePages(bytes: number): void {
-  takeUntilQuick(() => takeByMapping(bytes));
-}
-
-/** Which memory somebody gets is by chance: it is taken until that goes quickly several times in a row. */
-function takeUntilQuick(takeOnce: () => number): void {
   let shortest = Infinity, quick = 0;
   for (let take = 0; take < MOST && quick < QUICK; take++) {
-    const took = takeOnce();
+    const took = takeByFile(bytes);
     shortest = Math.min(shortest, took);
     quick = took < 1.5 * shortest ? quick + 1 : 0;
   }
 }
 
-/** Answers the milliseconds that this took. */
-function takeByMapping(bytes: number): number {
-  const start = performance.now();
-  using memory = Mapping.map({ length: bytes, subject: "memory to leave behind" });
-  memory.advise(MADV.HUGEPAGE);
-  for (let at = 0; at < bytes; at += PAGE) memory.bytes[at] = 1;
-  return performance.now() - start;
+/**
+ * The same for who takes it by large pages, of which those of 4 KiB leave some behind that the host has;
+ * they stay there for over a second. The kernel looks for what to give back some seconds after the first
+ * memory was freed, and what it finds may be of a moment before: so it has looked by the time that this
+ * memory is free (PAGE_REPORTING_DELAY in mm/page_reporting.c).
+ */
+export async function takeLargePages(bytes: number): Promise<void> {
+  takeByMapping(LARGE_PAGE)[Symbol.dispose]();
+  const looked = delay(LOOK_MS);
+  using _memory = takeByMapping(bytes);
+  await looked;
 }
 
-/** The same by the page cache. */
+/** Memory of large pages, all of them there. */
+function takeByMapping(bytes: number): Mapping {
+  const memory = Mapping.map({ length: bytes, subject: "memory to leave behind" });
+  memory.advise(MADV.HUGEPAGE);
+  for (let at = 0; at < bytes; at += PAGE) memory.bytes[at] = 1;
+  return memory;
+}
+
+/** Answers the milliseconds that this took. */
 function takeByFile(bytes: number): number {
   const path = Deno.makeTempFileSync({ prefix: "telemap-bench-" });
   try {
