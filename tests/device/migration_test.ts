@@ -194,7 +194,7 @@ test(
     const writer = new Writer(seeder.mount, FILE);
     await using leecher = await Leecher.open({
       ...{ ...FILE, source: seeder.url, local: site.local },
-      pullRate: 32 * MIB,
+      pullRate: 16 * MIB,
     } as LeecherOptions);
     const mount = await leecher.finalize({ strategy: "throttle", maxDowntime: 8 });
     const { throttledRate } = await leecher.progress();
