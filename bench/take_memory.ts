@@ -7,8 +7,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MADV, Mapping } from "../ffi/mman.ts";
 
-const PIECE = 1 << 20, PAGE = 4096, LARGE_PAGE = 4 << 20;
-/** The kernel has looked for free memory so many ms after some was freed, and does not for as long again. */
+const PIECE = 1 << 20, PAGE = 4096;
+/** Has a whole large page in it wherever it lies: the kernel gives back nothing smaller. */
+const GIVEN_BACK = 4 << 20;
+/** The kernel looks for what to give back 2 s after some was freed (mm/page_reporting.c), in ms. */
 const LOOK_MS = 2200;
 /** Takes that go quickly in a row, and in all. */
 const QUICK = 3, MOST = 8;
@@ -27,13 +29,12 @@ export function takeMemory(bytes: number): void {
 }
 
 /**
- * The same for who takes it by large pages, of which those of 4 KiB leave some behind that the host has;
- * they stay there for over a second. The kernel looks for what to give back some seconds after the first
- * memory was freed, and what it finds may be of a moment before: so it has looked by the time that this
- * memory is free (PAGE_REPORTING_DELAY in mm/page_reporting.c).
+ * The same for who takes it by large pages, for over a second. What the kernel finds when it looks for
+ * memory to give back may have been freed a moment before: so this has it look, and frees what it took
+ * behind that.
  */
 export async function takeLargePages(bytes: number): Promise<void> {
-  takeByMapping(LARGE_PAGE)[Symbol.dispose]();
+  takeByMapping(GIVEN_BACK).unmap();
   const looked = delay(LOOK_MS);
   using _memory = takeByMapping(bytes);
   await looked;

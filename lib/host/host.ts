@@ -60,6 +60,11 @@ export interface ServedMemory {
   release(): Promise<MemoryStatistics>;
 }
 
+/** What the program of a seeded region does when it is asked; `flush` is missing where it has nothing to. */
+export type SeededProgramActions =
+  & Record<Exclude<ProgramRequest, "flush">, (rate?: number) => Promise<void>>
+  & { flush: (() => Promise<void>) | undefined };
+
 /** One backend in a Worker. */
 export class BackendHost implements AsyncDisposable {
   /** What is known of the backend. */
@@ -306,7 +311,7 @@ export class BackendHost implements AsyncDisposable {
    * Answers where the handover is.
    */
   async seed(
-    program: Record<ProgramRequest, ((rate?: number) => Promise<void>) | undefined>,
+    program: SeededProgramActions,
     onStage: (stage: SeederStage) => void,
   ): Promise<SeederStage> {
     this.#link.onSeeder = onStage;

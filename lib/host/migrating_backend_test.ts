@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
+import { openLibc } from "../../ffi/libc.ts";
 import { openMemory } from "../backend/memory.ts";
 import { MigratingBackend } from "./migrating_backend.ts";
-import { openLibc } from "../../ffi/libc.ts";
 
 openLibc();
 

@@ -101,9 +101,9 @@ export async function beginSeeding(
     if (now === "given" || now === "released") given.resolve();
     if (now === "released") released.resolve();
   };
-  const { onFlush } = hooks, { writeBack } = mounted;
+  const { writeBack } = mounted;
   const flush = async () => {
-    await onFlush?.();
+    await hooks.onFlush?.();
     await writeBack?.();
   };
   enter(
@@ -111,7 +111,7 @@ export async function beginSeeding(
       suspend: async () => await hooks.onSuspend?.(),
       resume: async () => await hooks.onResume?.(),
       throttle: async (rate) => await hooks.onThrottle?.(rate ?? Infinity),
-      flush: onFlush === undefined && writeBack === undefined ? undefined : flush,
+      flush: hooks.onFlush === undefined && writeBack === undefined ? undefined : flush,
     }, (now) => {
       enter(now);
       hooks.onStage?.(now);
