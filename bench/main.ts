@@ -14,6 +14,7 @@ import { compareNbdServers } from "./nbd_server.ts";
 import { compareProfile } from "./profile.ts";
 import { table } from "./statistics.ts";
 import { parseSize } from "../mod.ts";
+import { readCpuTimes, stolenShare } from "./stolen_time.ts";
 import { compareUserfault } from "./userfault.ts";
 import { compareWire } from "./wire.ts";
 import { compareTracking } from "./write_tracking.ts";
@@ -41,5 +42,10 @@ for (const part of wanted) {
     console.error(`There is no benchmark ${part}: choose of ${Object.keys(PARTS).join(", ")}`);
     Deno.exit(2);
   }
+  const before = readCpuTimes();
   for (const lines of await run()) console.log(`${lines}\n`);
+  const stolen = (stolenShare(before, readCpuTimes()) * 100).toFixed(0);
+  console.log(
+    `The host kept ${stolen} % of the cores' time from this machine: the more, the less to trust\n`,
+  );
 }
