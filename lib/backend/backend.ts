@@ -74,9 +74,12 @@ export interface Backend extends AsyncDisposable {
   readonly regionId?: Uint8Array;
   /**
    * The region's bytes themselves, where they lie in the memory of this process: a server may
-   * send from them directly. `address` is where they lie, for C.
+   * send from them directly. `address` is where they lie, for C. Missing also while a server had
+   * better send a copy.
    */
-  readonly memory?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly address: number };
+  readonly memory?:
+    | { readonly bytes: Uint8Array<ArrayBuffer>; readonly address: number }
+    | undefined;
 
   /**
    * What crossed the network for this backend so far: one object, which counts on. Missing where

@@ -109,6 +109,15 @@ export class MigratingBackend extends Stage {
     return this.track.writesAtOnce === true && !this.lock.locked && !this.slow.isSlow;
   }
 
+  /**
+   * As of the region, once it is offered: as nobody writes, what is sent from there does not change
+   * between its checksum and the network.
+   */
+  get memory(): Backend["memory"] {
+    const stage = this.seeder?.stage;
+    return stage === "offered" || stage === "given" ? this.track.memory : undefined;
+  }
+
   /** Lets others take the region over from now on, once. */
   seed(program: SeededProgram): SeederCore {
     if (this.seeder !== undefined) throw new UsageError("Cannot seed a region twice");

@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { openLibc } from "../../ffi/libc.ts";
 import { openMemory } from "../backend/memory.ts";
+import { SeederClient } from "../migration/seeder_client.ts";
 import { MigratingBackend } from "./migrating_backend.ts";
 
 openLibc();
@@ -38,4 +39,31 @@ Deno.test("a write to what is no memory is never over at once", async () => {
   });
   await using backend = new MigratingBackend(slow, CHUNK, undefined);
   assertEquals(backend.writesNow, false);
+});
+
+Deno.test("memory is sent without a copy as long as nobody can write to it", async () => {
+  await using backend = new MigratingBackend(openMemory({ size: SIZE }), CHUNK, undefined);
+  const core = backend.seed({
+    suspend: async () => {},
+    resume: () => {},
+    flush: () => {},
+    record: () => {},
+    throttle: () => {},
+    onStage: () => {},
+  });
+  const client = new SeederClient(
+    { control: (message) => core.control(message.slice()) },
+    new Uint8Array(16).fill(1),
+  );
+  const { trackId } = await client.track({ chunkSize: CHUNK });
+  const offer = async (epoch: number) =>
+    await client.suspend({ trackId, generation: 0, epoch, timeout: 10_000 });
+  assertEquals(backend.memory, undefined, "while the program runs");
+  await offer(1);
+  assertEquals(backend.memory?.bytes.length, SIZE, "while it is offered");
+  await core.takeBack();
+  assertEquals(backend.memory, undefined, "while the program goes on");
+  await offer(2);
+  await client.confirm({ epoch: 2 });
+  assertEquals(backend.memory?.bytes.length, SIZE, "once it was given");
 });

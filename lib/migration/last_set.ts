@@ -14,8 +14,11 @@ import type { SeederClient } from "./seeder_client.ts";
 
 /** Pieces that are asked for ahead at most, as a server has no more of them in hand. */
 const PIECES_MOST = 32;
-/** Bytes in flight of the rest, at least and at most: twice what the link carries in a round trip. */
-const READ_BYTES = { LEAST: 4 << 20, MOST: 32 << 20 } as const;
+/**
+ * Bytes in flight of the rest, at least and at most, and so many times what the link carries in a round
+ * trip: nobody waits for anything else, and who does not get his core for some ms shall not run dry.
+ */
+const READ_BYTES = { LEAST: 16 << 20, MOST: 32 << 20, TRIPS: 4 } as const;
 
 /** What is known of the link: its rate in bytes a ms, and its round trip in ms. */
 export interface Link {
@@ -69,7 +72,8 @@ export class LastSet {
   async bring(ranges: RangeList): Promise<void> {
     const pieces = (this.#ahead?.pieces ?? []).slice(0, countPieces(ranges));
     const rest = rangesBehind(ranges, pieces.length);
-    const bytes = Math.min(Math.max(2 * this.#carried, READ_BYTES.LEAST), READ_BYTES.MOST);
+    const { LEAST, MOST, TRIPS } = READ_BYTES;
+    const bytes = Math.min(Math.max(TRIPS * this.#carried, LEAST), MOST);
     const reading = this.#copy.bring(rest, bytes).catch(() => {});
     try {
       for (const [index, piece] of pieces.entries()) {

@@ -27,13 +27,16 @@ export class PageReader {
   readonly #pool: SlotPool;
   /** The backend's own memory, where it lies in this process. */
   readonly #lent: PageContent | undefined;
+  /** Where that lies. */
+  readonly #address: number = 0;
 
   /** Reads from `backend` into buffers of `pool`. */
   constructor(backend: Backend, pool: SlotPool) {
     this.#backend = backend;
     this.#pool = pool;
-    const bytes = backend.memory?.bytes;
-    if (bytes === undefined) return;
+    if (backend.memory === undefined) return;
+    const { bytes, address } = backend.memory;
+    this.#address = address;
     const words = new Uint32Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 4));
     this.#lent = { address: 0, words, word: 0, slot: undefined };
   }
@@ -48,7 +51,7 @@ export class PageReader {
     const length = (to - from) * region.pageSize;
     const inside = Math.min(length, Math.max(this.#backend.size - offset, 0));
     if (this.#lent !== undefined && inside === length && offset % 4 === 0) {
-      this.#lent.address = this.#backend.memory!.address + offset;
+      this.#lent.address = this.#address + offset;
       this.#lent.word = offset / 4;
       return this.#lent;
     }
