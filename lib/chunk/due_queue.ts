@@ -36,7 +36,12 @@ export class DueQueue {
 
   /** Answers when the clock has reached `at`, or the queue is closed. */
   until(at: number): Promise<void> {
-    if (this.#closed || at <= performance.now()) return Promise.resolve();
+    if (this.#closed) return Promise.resolve();
+    if (at <= performance.now()) {
+      // Nobody is answered before those who came sooner.
+      if ((this.#entries[0]?.at ?? Infinity) <= at) this.#expire();
+      return Promise.resolve();
+    }
     const { promise, resolve } = Promise.withResolvers<void>();
     const index = this.#indexBehind(at);
     this.#entries.splice(index, 0, { at, resolve });

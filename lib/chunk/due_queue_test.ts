@@ -55,6 +55,22 @@ Deno.test("those of the same moment are answered in the order in which they came
   await queue.close();
 });
 
+Deno.test("who comes late is answered behind those who wait for that moment", async () => {
+  const queue = new DueQueue();
+  const at = performance.now() + 1;
+  const order: string[] = [];
+  const wait = async (name: string) => {
+    await queue.until(at);
+    order.push(name);
+  };
+  const waiting = [wait("first"), wait("second")];
+  while (performance.now() <= at);
+  waiting.push(wait("late"));
+  await Promise.all(waiting);
+  assertEquals(order, ["first", "second", "late"]);
+  await queue.close();
+});
+
 Deno.test("nobody waits for a queue that is closed", async () => {
   const queue = new DueQueue();
   const waiting = [0.1, 2, 10, 60_000].map((delay) => queue.until(performance.now() + delay));
