@@ -28,7 +28,7 @@ export const CACHE_OPTIONS = {
     label: "FILE",
   },
   "pull-workers": {
-    help: "requests that fill the cache at a time; 0 for none",
+    help: "requests that fill the cache at a time; as measured, or 0 for none",
     value: "text",
     label: "N",
   },

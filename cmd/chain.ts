@@ -13,7 +13,7 @@ import type { ProgramCommands } from "./shell.ts";
 /** The options for it. */
 export const CHAIN_OPTIONS = {
   listen: {
-    help: "then let others take it over, at URL",
+    help: "let others take it over in turn, at URL",
     value: "url",
     label: "URL",
     many: true,

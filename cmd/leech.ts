@@ -4,6 +4,7 @@
  * @module
  */
 import { parseDuration } from "../lib/backend/duration.ts";
+import { parseRate } from "../lib/backend/rate.ts";
 import { pauseFor } from "../lib/chunk/pause.ts";
 import {
   formatSize,
@@ -35,10 +36,11 @@ export const leech: Command = defineCommand({
   description: "It copies the region of a telemap seed while that is in use, then what was " +
     "written meanwhile, until that is so little that the last of it fits in --max-downtime, and " +
     "going on would not make it much less; then the program there is suspended, and the region " +
-    "appears here. Where it is written faster than " +
-    "it can be copied, --strategy says what happens after --max-time: wait and cancel give up, " +
-    "and all goes on there; force takes it over, and fetches what is missing on demand; throttle " +
-    "slows what is written there by the device until it can be copied.\n" +
+    "appears here. Where it is written faster than it can be copied, --strategy decides: wait " +
+    "tries on until --max-time, cancel gives up once rounds get no smaller, throttle slows what is " +
+    "written there by the device, ever more, until --max-time; force takes the region over then, " +
+    "at --max-time at the latest, and fetches what is missing on demand. Where it gives up, the " +
+    "program goes on there.\n" +
     "The source commits once all that was written is here: where the link is cut before, the " +
     "program goes on there. With --confirm ahead it commits before, which takes a round trip less, " +
     "but where the link is cut in that moment the program stands still until it is back; auto does " +
@@ -46,17 +48,20 @@ export const leech: Command = defineCommand({
     "With --follow it stays a warm standby, which keeps up with its source until telemap migrate " +
     "promote has it take over.\n" +
     "With --listen others may take the region over in turn, once all of it is here, while it stays " +
-    "in use on the same device; --suspend and --resume are run as by telemap seed, and this ends " +
-    "when they have everything.\n" +
-    "It stays mounted until SIGINT or SIGTERM. A terminal shows how far it is; with --json it " +
+    "in use on the same device; --suspend and --resume are run as by telemap seed.\n" +
+    "It stays mounted until SIGINT or SIGTERM, or until another host has everything. A terminal shows how far it is; with --json it " +
     "prints one line for each event: " +
     "progress, lag, ready, unsettled, complete, seeding, stage and closed.",
-  operands: [{ name: "URL", help: "address of the seeder", value: "url" }],
+  operands: [{
+    name: "URL",
+    help: "address of the seeder; with --accept, of this side",
+    value: "url",
+  }],
   options: {
     group: { help: "take over the parts of a group, each as a device" },
     accept: { help: "listen at URL, and wait for the seeder to dial" },
     ...CHAIN_OPTIONS,
-    insecure: { help: "listen beyond this host although anyone may connect" },
+    insecure: { help: "listen beyond this host although anyone may get in" },
     cache: {
       help: "where the region comes to lie: file:/path or dir:/path",
       value: "url",
@@ -68,7 +73,11 @@ export const leech: Command = defineCommand({
       value: ["auto", "nbd", "fuse", "loop"],
       default: "auto",
     },
-    at: { help: "directory where the fuse file appears", value: "path", label: "PATH" },
+    at: {
+      help: "directory of the fuse file, or of the one under loop",
+      value: "path",
+      label: "PATH",
+    },
     "max-downtime": {
       help: "how long the program may stand still",
       value: "text",
@@ -76,39 +85,49 @@ export const leech: Command = defineCommand({
       default: "100ms",
     },
     "max-time": {
-      help: "how long to try for that",
+      help: "how long to try for that at most",
       value: "text",
       label: "TIME",
       default: "60s",
     },
-    "max-suspend": {
-      help: "how long the source may suspend, then wait",
-      value: "text",
-      label: "TIME",
-      default: "10s",
-    },
-    profile: {
-      help: "file with the order of reads: what comes first",
-      value: "path",
-      label: "FILE",
-    },
     strategy: {
-      help: "what happens then",
+      help: "what to do where that fails",
       value: ["wait", "force", "throttle", "cancel"],
       default: "wait",
     },
     confirm: {
-      help: "commit after all is here, or ahead of it",
+      help: "commit once all is here, or ahead of it",
       value: ["auto", "ahead", "after"],
       default: "auto",
+    },
+    "max-suspend": {
+      help: "how long the source may stop; then it goes on",
+      value: "text",
+      label: "TIME",
+      default: "10s",
     },
     follow: {
       help: "stay a standby, a round every TIME, until it is promoted",
       value: "text",
       label: "TIME",
     },
+    profile: {
+      help: "file with the order of reads, written anew in the end",
+      value: "path",
+      label: "FILE",
+    },
+    "pull-workers": {
+      help: "requests that copy at a time; as measured unless given",
+      value: "count",
+      label: "N",
+    },
+    "pull-rate": {
+      help: "bytes a second to copy at most, such as 20MB/s",
+      value: "text",
+      label: "RATE",
+    },
     "token-file": {
-      help: "file with the token of the seeder, and for others",
+      help: "file with the token of the seeder, asked of others too",
       value: "path",
       label: "FILE",
     },
@@ -149,6 +168,7 @@ export const leech: Command = defineCommand({
       ...{ local: options.cache, device, as: "path" as const },
       ...(token !== undefined && { token }),
       ...(options.profile !== undefined && { profile: options.profile }),
+      ...pullOptions(options["pull-workers"], options["pull-rate"]),
     };
     await using program = new ProgramCommands(options.suspend, options.resume);
     const chain = chainOf(options, { token, program });
@@ -300,6 +320,16 @@ function summaryOf(metrics: MigrationMetrics): string {
   const told = Object.entries(parts).map(([name, ms]) => `${name} ${ms.toFixed(1)}`).join(", ");
   return `after ${downtimeMs.toFixed(1)} ms of downtime (${told}), ${rounds} rounds and ` +
     `${(receivedBytes / 2 ** 20).toFixed(0)} MiB`;
+}
+
+function pullOptions(
+  workers: number | undefined,
+  rate: string | undefined,
+): { pullWorkers?: number; pullRate?: number } {
+  return {
+    ...(workers !== undefined && { pullWorkers: workers }),
+    ...(rate !== undefined && { pullRate: parseRate(rate) }),
+  };
 }
 
 /** A time in ms that is not nothing. */

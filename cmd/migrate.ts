@@ -27,7 +27,7 @@ const PROMOTED_MS = 120_000, LOOK_MS = 50;
 /** See the module. */
 export const migrate: Command = defineCommand({
   name: "migrate",
-  summary: "Tell who owns regions that move, and settle it after a crash",
+  summary: "Tell who owns regions that move, settle it after a crash, promote a standby",
   description: "status tells by the record beside each region who owns it, whether it may be " +
     "written here, and what is to be done; it changes nothing, and may be asked while the region " +
     "moves.\n" +
@@ -36,11 +36,11 @@ export const migrate: Command = defineCommand({
     "fenced, and a copy does not become the region without the word of its source. With " +
     "--source-is-dead it does, and what may be missing is printed: if the source comes back all " +
     "the same, there are two regions.\n" +
-    "promote has the standby take over that a telemap leech --follow keeps of a region: its source " +
-    "suspends, and is fenced. With --source-is-dead it is not asked, as with recover.\n" +
+    "promote has a standby, which is a telemap leech --follow, take over: its source suspends, and " +
+    "is fenced. With --source-is-dead the source is not asked; then the standby need not run.\n" +
     "demo shows in two processes of this host how a region moves while it is written.\n" +
-    "With --json it prints a line for each region. The exit code of recover is 1 where the source " +
-    "has to be asked.",
+    "With --json status, recover and promote print a line for each region. The exit code of " +
+    "recover is 1 where the source has to be asked.",
   operands: [
     {
       name: "ACTION",

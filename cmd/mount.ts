@@ -22,8 +22,8 @@ export const mount: Command = defineCommand({
     "and pushes what was written. A cache that was used before goes on where it was.\n" +
     "A profile is a file that tells in which order the region was read for the first time. What " +
     "it tells of is fetched first, and in the end it is written anew.\n" +
-    "With --json it prints one line for each event, first\n" +
-    '{"event":"ready","device":"loop","path":"/dev/loop3","size":268435456}',
+    "With --json it prints one line for each event: ready, progress, profile and closed; first\n" +
+    '{"event":"ready","device":"loop","path":"/dev/loop3","size":268435456,…}',
   operands: [{ name: "BACKEND", help: "URL of the region", value: "url" }],
   options: {
     device: {
@@ -31,7 +31,11 @@ export const mount: Command = defineCommand({
       value: ["auto", "nbd", "fuse", "loop"],
       default: "auto",
     },
-    at: { help: "directory where the fuse file appears", value: "path", label: "PATH" },
+    at: {
+      help: "directory of the fuse file, or of the one under loop",
+      value: "path",
+      label: "PATH",
+    },
     "read-only": { help: "refuse writes" },
     ...CACHE_OPTIONS,
     "token-file": TOKEN_OPTION,

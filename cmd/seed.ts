@@ -16,15 +16,16 @@ import { readToken } from "./token.ts";
 export const seed: Command = defineCommand({
   name: "seed",
   summary: "Mount a region that another host may take over while it is in use",
-  description: "The region appears as with telemap mount. Whoever runs telemap leech with the " +
-    "address follows it, and takes it over once: then --suspend is run, which has to stop whatever " +
-    "writes and to unmount or freeze a file system on the device, and from the answer on writes " +
-    "fail here. Where the leecher is lost before, --resume is run, and all goes on as before.\n" +
+  description: "The region appears as with telemap mount. Those who run telemap leech with its " +
+    "address follow it, and one of them may take it over: then --suspend is run, which has to stop " +
+    "whatever writes and to unmount or freeze a file system on the device; writes wait from then " +
+    "on, and fail once the region is given away. Where the leecher is lost before, --resume is run, " +
+    "and all goes on as before.\n" +
     "With --group several regions move together, with one consistent cut: each appears by itself, " +
-    "and telemap leech --group takes all of them over. A group that came here by that is seeded by " +
-    "the region where it lies, and the names of its parts.\n" +
+    "and telemap leech --group takes all of them over. To move such a group on, give the region " +
+    "where it lies, and its parts by their names.\n" +
     "It ends when the leecher has everything, or on SIGINT or SIGTERM. With --json it prints one " +
-    'line for each event, first\n{"event":"ready","url":"telemap://127.0.0.1:4100",' +
+    'line for each event: ready, stage and closed; first\n{"event":"ready","url":"telemap://127.0.0.1:4100",' +
     '"device":"loop","path":"/dev/loop3",…}',
   operands: [
     {
@@ -36,7 +37,7 @@ export const seed: Command = defineCommand({
   ],
   options: {
     group: {
-      help: "a part of a group, by its URL, or of BACKEND",
+      help: "a part of a group: NAME=URL, or NAME of BACKEND",
       value: "text",
       label: "NAME[=BACKEND]",
       many: true,
@@ -57,7 +58,11 @@ export const seed: Command = defineCommand({
       value: ["auto", "nbd", "fuse", "loop"],
       default: "auto",
     },
-    at: { help: "directory where the fuse file appears", value: "path", label: "PATH" },
+    at: {
+      help: "directory of the fuse file, or of the one under loop",
+      value: "path",
+      label: "PATH",
+    },
     chunk: {
       help: "bytes in which writes are noticed",
       value: "size",
@@ -66,7 +71,12 @@ export const seed: Command = defineCommand({
     },
     ...HOOK_OPTIONS,
     "token-file": {
-      help: "file with the token that leechers must show",
+      help: "file with the token that leechers must show; for --dial too",
+      value: "path",
+      label: "FILE",
+    },
+    "backend-token-file": {
+      help: "file with the token for a BACKEND that is telemap://",
       value: "path",
       label: "FILE",
     },
@@ -92,6 +102,7 @@ export const seed: Command = defineCommand({
   async run([backend], options) {
     using stop = new StopSignals();
     const token = await readToken(options["token-file"]);
+    const backendToken = await readToken(options["backend-token-file"]);
     const { json, at } = options;
     const parts = readParts(backend, options.group);
     checkOne(backend, parts.length > 0, at);
@@ -102,6 +113,7 @@ export const seed: Command = defineCommand({
       ...(options.dial !== undefined && { dial: options.dial }),
       ...{ chunkSize: options.chunk, insecure: options.insecure },
       ...(token !== undefined && { token }),
+      ...(backendToken !== undefined && { backendToken }),
       hooks: seedingHooks(program, json),
     };
     const seeder = parts.length > 0

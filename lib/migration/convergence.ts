@@ -30,9 +30,9 @@ export type Confirm =
 export interface DowntimeGoal {
   /** Milliseconds for which the program may stand still. */
   maxDowntime: number;
-  /** Milliseconds that may be spent before `strategy` decides. */
+  /** Milliseconds that may be spent with rounds. */
   maxTime: number;
-  /** What happens then, or when rounds get no smaller. */
+  /** What happens when rounds get no smaller, or then. */
   strategy: Strategy;
   /** See {@linkcode Confirm}. */
   confirm: Confirm;

@@ -339,12 +339,15 @@ export class LeecherCore {
   async #converge(options: FinalizeOptions): Promise<Decided> {
     const { remote, client } = this.#options;
     const convergence = new Convergence(options);
-    const start = performance.now();
+    let start = performance.now();
     const late = Math.max(options.maxTime, 0);
     this.#roundTrip = this.#shortestTrip = await remote.roundTrip();
     if (this.#copyFailed) this.#beginToCopy();
-    if (options.strategy !== "force") await this.#copied.promise;
-    else await Promise.race([this.#copied.promise, pauseFor(late, this.#closed.signal)]);
+    if (options.strategy !== "force") {
+      await this.#copied.promise;
+      // There is nothing to try before.
+      start = performance.now();
+    } else await Promise.race([this.#copied.promise, pauseFor(late, this.#closed.signal)]);
     if (this.#isCopied) this.#lastSet.prepare(this.#link);
     for (;;) {
       this.#closed.signal.throwIfAborted();

@@ -32,7 +32,7 @@ export interface LeechingOptions {
   token?: string;
   /** Requests to the source at a time; by measured latency and rate unless told. */
   pullWorkers?: number;
-  /** Bytes a second to copy at most. */
+  /** Bytes a second to copy at most; what was written last is not limited. */
   pullRate?: number;
   /**
    * A file for the access profile: what it tells of is copied first, in its order, and when this is
@@ -51,12 +51,16 @@ export interface FinalizeRegionOptions {
    * makes it much less.
    */
   maxDowntime?: number;
-  /** How long to try before `strategy` decides; 60 s unless told. */
+  /**
+   * How long to try at most, once all was copied; with the strategy `force`, from the call on. 60 s
+   * unless told.
+   */
   maxTime?: number;
   /**
    * What happens where the program writes faster than it can be copied: `wait` (unless told) tries
-   * until the time is over, `force` hands over and fetches what is missing on demand, `throttle` has
-   * the program's writes slowed ever more, `cancel` gives up.
+   * until the time is over; `cancel` gives up once rounds get no smaller; `throttle` has the program's
+   * writes slowed ever more then, until the time is over; `force` hands over then, or when the time is
+   * over, and fetches what is missing on demand.
    */
   strategy?: Strategy;
   /**
@@ -66,7 +70,10 @@ export interface FinalizeRegionOptions {
    * ahead where `maxDowntime` cannot be met otherwise.
    */
   confirm?: Confirm;
-  /** How long the program may take to suspend itself; then it goes on at the source. 10 s unless told. */
+  /**
+   * How long suspending the program and the offer of the region may take together; then the program
+   * goes on at the source. 10 s unless told.
+   */
   suspendMs?: number;
 }
 

@@ -19,6 +19,8 @@ export interface MigratorOptions extends Omit<MountOptions, "readOnly"> {
   listen: string | URL | readonly (string | URL)[];
   /** What they must show, and what the others want to see. */
   token?: string;
+  /** Listen beyond this host although whoever gets there may take the region. */
+  insecure?: boolean;
   /** What is called when somebody takes it over from here. */
   hooks?: SeederHooks;
 }
@@ -58,7 +60,7 @@ export class Migrator implements AsyncDisposable {
    */
   async leech(source: string | URL | DialledSource): Promise<Leecher> {
     this.#checkUnused();
-    const { listen: _listen, hooks: _hooks, ...options } = this.#options;
+    const { listen: _listen, hooks: _hooks, insecure: _insecure, ...options } = this.#options;
     return this.#leecher = await Leecher.open({ ...options, source } as LeecherOptions);
   }
 
@@ -70,9 +72,10 @@ export class Migrator implements AsyncDisposable {
     const leecher = this.#leecher;
     if (leecher === undefined) throw new UsageError("Cannot take over what is not brought here");
     const mount = await leecher.finalize(options);
-    const { listen, token, hooks } = this.#options;
+    const { listen, token, insecure, hooks } = this.#options;
     this.#seeder ??= leecher.seed({
       listen,
+      ...(insecure !== undefined && { insecure }),
       ...(token !== undefined && { token }),
       ...(hooks !== undefined && { hooks }),
     });
