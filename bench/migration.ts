@@ -5,7 +5,6 @@
  *
  * @module
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { Leecher, openBackend } from "../mod.ts";
 import { describeMigrations, type MigrationRun, type MigrationTrip } from "./migration_table.ts";
 import { MovedProcess } from "./moved_process.ts";
@@ -17,11 +16,10 @@ const RATES = [10, 100, 1000];
 const ROUND_TRIPS = [0, 5, 25];
 /** Of both sides, for what is under way. */
 const BUFFERS = 256 << 20;
+/** A program that stands still for longer, in ms, is not moved, and the bench fails. */
+const MOST_MS = 1000;
 /** How the wire is read by itself: bytes a request, and requests at a time. */
 const PIECE = 1 << 20, DEPTH = 64;
-/** For how long the program writes before it is to move, in ms. */
-const WRITING_MS = 500;
-
 /** Measures all of it. */
 export async function compareMigration(rounds: number): Promise<string[]> {
   await using control = await MovedProcess.start({
@@ -47,9 +45,10 @@ export async function compareMigration(rounds: number): Promise<string[]> {
   return [describeMigrations(trips, "Memory of 1 GiB moves, of which 64 MiB are written")];
 }
 
-/** One migration while the program writes at a rate in MiB a second. */
+/** One migration while the program writes at a rate in MiB a second, from before the copy on. */
 async function move(rate: number, rtt: number): Promise<MigrationRun> {
   await using program = await start(rate, rtt);
+  await program.do("go");
   const before = await readByWire(program.url);
   // The wire takes next to none; and what lies free for some seconds is gone again.
   await takeLargePages(2 * SIZE);
@@ -60,12 +59,10 @@ async function move(rate: number, rtt: number): Promise<MigrationRun> {
   // Opening goes on for a while after the copy has begun.
   const copyRate = SIZE / 1e3 / (await leecher.progress()).totalMs;
   const after = await readByWire(program.url);
-  await program.do("go");
-  await delay(WRITING_MS);
   const slowdown = await lossAtRate(program, rtt);
   takeMemory(BUFFERS);
   const first = await program.ask("written");
-  await leecher.finalize({ strategy: "force", confirm: "ahead", maxTime: 10_000 });
+  await leecher.finalize({ strategy: "wait", confirm: "ahead", maxDowntime: MOST_MS });
   const metrics = await leecher.progress();
   const later = await program.ask("written") - first;
   await leecher.completed();

@@ -222,7 +222,9 @@ export const leech: Command = defineCommand({
         complain(error.message);
         complain("the region stays here, and its source is needed on; trying again");
       });
-      say("complete", await leecher.progress(), "Everything is here; the source is needed no more");
+      const metrics = await leecher.progress();
+      const agreed = metrics.root === "" ? "" : `, as it was given (root digest ${metrics.root})`;
+      say("complete", metrics, `Everything is here${agreed}; the source is needed no more`);
       if (next === undefined) return await stopped;
       const { url, released } = await next.ready;
       print(

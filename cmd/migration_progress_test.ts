@@ -11,6 +11,7 @@ const metrics: MigrationMetrics = {
   ...{ lastSetMs: 0, confirmMs: 0, lastSetBytes: 0, throttledRate: 0 },
   faults: { count: 0, p50Ms: 0, p99Ms: 0 },
   compared: { equal: 0, different: 0, left: 0 },
+  root: "",
 };
 
 Deno.test("the line of a region that is copied tells how much is here, and how fast it comes", () => {

@@ -1,5 +1,6 @@
 /**
- * Digests of the chunks of a backend, made when they are asked for and kept until a chunk is written.
+ * Digests of the chunks of a backend, made when they are asked for and kept until a chunk is written; and
+ * one over all of them.
  *
  * @module
  */
@@ -14,6 +15,32 @@ export const CHUNK_DIGEST_BYTES = 16;
 /** The digest of a content. */
 export function digestOf(content: Uint8Array): Uint8Array {
   return new Uint8Array(createHash("sha256").update(content).digest()).slice(0, CHUNK_DIGEST_BYTES);
+}
+
+/** Bytes of a root digest. */
+export const ROOT_DIGEST_BYTES = 32;
+
+/**
+ * The root digest of a region: the SHA-256 of its size and that of its chunks, as little-endian u64, and
+ * of the digests of all chunks in turn.
+ */
+export class RootDigest {
+  readonly #hash = createHash("sha256");
+
+  /** Of a region of so many bytes, in chunks of so many. */
+  constructor({ size, chunkSize }: { size: number; chunkSize: number }) {
+    this.#hash.update(new Uint8Array(new BigUint64Array([BigInt(size), BigInt(chunkSize)]).buffer));
+  }
+
+  /** The next chunks have these digests, one after the other. */
+  add(digests: Uint8Array): void {
+    this.#hash.update(digests);
+  }
+
+  /** All were added. */
+  end(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.#hash.digest());
+  }
 }
 
 /** See the module. Takes 16 bytes and a bit a chunk. */

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { ClosedError, DeadlineError, IntegrityError, UsageError } from "../backend/errors.ts";
+import { ClosedError, DeadlineError, UsageError } from "../backend/errors.ts";
 import type { ByteRange } from "../backend/range_list.ts";
 import { RangeList } from "../backend/range_list.ts";
 import type { LockedBackend } from "../chunk/lock.ts";
@@ -14,6 +14,7 @@ import type { Puller, PullOptions } from "../chunk/pull.ts";
 import type { RemoteBackend } from "../rpc/client.ts";
 import { Convergence, type DowntimeGoal } from "./convergence.ts";
 import { LatencyHistogram } from "./fault_latency.ts";
+import { compareFinally } from "./final_comparison.ts";
 import { LastSet, type Link } from "./last_set.ts";
 import type { LeechedRegion } from "./leeched_region.ts";
 import { leecherStateOf, type MigrationMetrics } from "./migration_metrics.ts";
@@ -121,7 +122,7 @@ export class LeecherCore {
       ...{ zeroBytes: 0, localBytes: 0, lagMs: 0, lagBytes: 0, epoch: 0, promoted: false },
       ...{ predictedDowntimeMs: 0, downtimeMs: 0, suspendMs: 0, flushMs: 0, lastSetMs: 0 },
       ...{ confirmMs: 0, lastSetBytes: 0, throttledRate: 0 },
-      compared: { equal: 0, different: 0, left: 0 },
+      ...{ compared: { equal: 0, different: 0, left: 0 }, root: "" },
     };
     const { chunkSize, states: { count: chunks } } = copy.region;
     this.#source = new TrackedSource(client, { chunkSize, chunks }, tracked);
@@ -241,9 +242,13 @@ export class LeecherCore {
   }
 
   async #complete(): Promise<void> {
-    const { copy, remote } = this.#options;
+    const { client, copy, remote } = this.#options;
     await this.#puller?.complete();
-    await this.#compareAll();
+    const compared = this.#metrics.compared = { equal: 0, different: 0, left: 0 };
+    this.#metrics.root = await compareFinally({
+      ...{ client, copy, compared, source: this.#source, epoch: this.#driver.state.epoch },
+      signal: this.#closed.signal,
+    });
     await copy.keepAll();
     await this.#driver.whole();
     // A source whose answer was lost may have gone already; one that did not hear of it stays fenced.
@@ -422,22 +427,6 @@ export class LeecherCore {
     const adopt = (from: number, digests: Uint8Array[]) => this.#options.copy.adopt(from, digests);
     await this.#source.eachDigests(adopt, this.#closed.signal);
     this.#source.compared();
-  }
-
-  /** Compares what the program has not changed here with the source, which stands still. */
-  async #compareAll(): Promise<void> {
-    const { compared } = this.#metrics;
-    await this.#source.eachDigests(async (from, digests) => {
-      const found = await this.#options.copy.compare(from, digests);
-      compared.equal += found.equal;
-      compared.different += found.different;
-      compared.left += found.left;
-    }, this.#closed.signal);
-    if (compared.different === 0) return;
-    throw new IntegrityError(
-      `Cannot let go of the source, from which this copy differs in ${compared.different} chunk(s)`,
-      { hint: "the source still has the region as it was: mount it there, read-only" },
-    );
   }
 
   async #handOver({ offerMs }: FinalizeOptions, { force, ahead }: Decided): Promise<void> {

@@ -7,6 +7,7 @@ import { bounded, malformed, MessageReader, MessageWriter } from "./message_fiel
 import {
   DIGEST_BYTES,
   MESSAGE_LIMIT,
+  ROOT_BYTES,
   type SeederReply,
   type SeederRequest,
   type SeederState,
@@ -14,7 +15,7 @@ import {
 
 const REQUESTS = {
   ...{ track: 1, dirty: 2, suspend: 3, last: 4, confirm: 5 },
-  ...{ outcome: 6, done: 7, cancel: 8, digests: 9, throttle: 10 },
+  ...{ outcome: 6, done: 7, cancel: 8, digests: 9, throttle: 10, root: 11 },
 } as const satisfies Record<SeederRequest["type"], number>;
 const REPLIES = {
   tracked: 1,
@@ -23,6 +24,7 @@ const REPLIES = {
   piece: 4,
   outcome: 5,
   digests: 6,
+  root: 7,
 } as const satisfies Record<SeederReply["type"], number>;
 const STATES = { serving: 1, offered: 2, given: 3, released: 4 } as const satisfies Record<
   SeederState,
@@ -58,6 +60,7 @@ export function encodeRequest(request: SeederRequest): Uint8Array<ArrayBuffer> {
     case "outcome":
     case "done":
     case "cancel":
+    case "root":
       message.u64(request.epoch);
       break;
     case "digests":
@@ -122,6 +125,9 @@ export function encodeReply(reply: SeederReply): Uint8Array<ArrayBuffer> {
       bounded(reply.digests.length, 0, MESSAGE_LIMIT.DIGESTS * DIGEST_BYTES, "bytes of digests");
       message.u64(reply.chunk);
       return message.bytes(reply.digests);
+    case "root":
+      bounded(reply.root.length, ROOT_BYTES, ROOT_BYTES, "bytes of a root digest");
+      return message.bytes(reply.root);
   }
 }
 
@@ -178,6 +184,7 @@ function requestOf(
     case "outcome":
     case "done":
     case "cancel":
+    case "root":
       return { type, leech, epoch: message.u64() };
     case "digests": {
       const chunk = message.u64(), count = message.u32();
@@ -217,6 +224,11 @@ function replyOf(type: SeederReply["type"], message: MessageReader): SeederReply
       const digests = message.rest(MESSAGE_LIMIT.DIGESTS * DIGEST_BYTES);
       if (digests.length % DIGEST_BYTES !== 0) throw malformed("a digest is cut");
       return { type, chunk, digests };
+    }
+    case "root": {
+      const root = message.rest(ROOT_BYTES);
+      if (root.length < ROOT_BYTES) throw malformed("its digest is cut");
+      return { type, root };
     }
   }
 }

@@ -50,6 +50,7 @@ const requests: fc.Arbitrary<SeederRequest> = fc.oneof(
   record("cancel", { leech: id, epoch: u53 }),
   record("digests", { leech: id, chunk: u53, count: fc.integer({ min: 1, max: 4096 }) }),
   record("throttle", { leech: id, rate: u53, milliseconds: u32 }),
+  record("root", { leech: id, epoch: u53 }),
 );
 const replies: fc.Arbitrary<SeederReply> = fc.oneof(
   record("tracked", { trackId: id, epoch: u53, size: u53, chunkSize, generation: u53 }),
@@ -69,6 +70,7 @@ const replies: fc.Arbitrary<SeederReply> = fc.oneof(
       fc.uint8Array({ minLength: count * 16, maxLength: count * 16 })
     ),
   }),
+  record("root", { root: fc.uint8Array({ minLength: 32, maxLength: 32 }) }),
 );
 
 /** The same with ranges as pairs, which can be compared. */
@@ -120,7 +122,7 @@ Deno.test("each field stands where the module says", () => {
   const suspend = encodeRequest({
     ...{ type: "suspend", leech, trackId, generation: 0x0201, epoch: 3, timeout: 0x0605 },
   });
-  assertEquals([...suspend.subarray(0, 5)], [2, 3, 0, 0, 0xaa]);
+  assertEquals([...suspend.subarray(0, 5)], [3, 3, 0, 0, 0xaa]);
   assertEquals([...suspend.subarray(19, 21), suspend[35]], [0xaa, 0xbb, 0xbb]);
   assertEquals([...suspend.subarray(36, 46)], [1, 2, 0, 0, 0, 0, 0, 0, 3, 0]);
   assertEquals([...suspend.subarray(52)], [5, 6, 0, 0]);
@@ -128,7 +130,7 @@ Deno.test("each field stands where the module says", () => {
   ranges.add(0x10, 0x12);
   const dirty = encodeReply({ type: "dirty", generation: 7, written: 8, ranges, more: true });
   assertEquals([...dirty.subarray(0, 5), dirty[12], dirty[20], dirty[24]], [
-    2,
+    3,
     2,
     0,
     0,
@@ -175,13 +177,13 @@ Deno.test("every message that is cut is refused, but where its content is", () =
 
 Deno.test("another version, and a type that is not known, are refused", () => {
   const message = encodeRequest({ type: "cancel", leech: new Uint8Array(16), epoch: 1 });
-  for (const [at, value, why] of [[0, 0, "version is 0"], [0, 1, "version is 1"]] as const) {
+  for (const [at, value, why] of [[0, 0, "version is 0"], [0, 2, "version is 2"]] as const) {
     const other = message.slice();
     other[at] = value;
     assertThrows(() => decodeRequest(other), ProtocolError, why);
     assertThrows(() => decodeReply(other), ProtocolError, why);
   }
-  for (const type of [0, 11, 255]) {
+  for (const type of [0, 12, 255]) {
     const other = message.slice();
     other[1] = type;
     assertThrows(() => decodeRequest(other), ProtocolError, `no request ${type}`);

@@ -1,5 +1,5 @@
 /**
- * What a leecher asks of a seeder, and what that answers: the messages of a migration, version 2,
+ * What a leecher asks of a seeder, and what that answers: the messages of a migration, version 3,
  * which ride in CONTROL frames of the native wire. Everything is little-endian; `message_codec.ts` puts
  * them together and takes them apart.
  *
@@ -23,6 +23,7 @@
  * | 8 cancel  | u64 epoch                                                                  |
  * | 9 digests | u64 first chunk, u32 chunks                                                |
  * | 10 throttle | u64 bytes a second, u32 ms                                               |
+ * | 11 root   | u64 epoch                                                                  |
  *
  * | reply     | what it has                                                                |
  * | --------- | -------------------------------------------------------------------------- |
@@ -34,6 +35,7 @@
  * | 5 outcome | u32 state (1 serving, 2 offered, 3 given, 4 released), u64 epoch,          |
  * |           | 16 bytes leecher                                                           |
  * | 6 digests | u64 first chunk, 16 bytes for each chunk to the end                        |
+ * | 7 root    | 32 bytes                                                                   |
  *
  * Ranges are a u32 that is 1 where there are more of them, their number as u32, and for each a u64
  * offset and a u64 length, in ascending order and apart from each other. All u64 are below 2^53.
@@ -76,7 +78,9 @@ export type SeederRequest =
   /** Tell the digests of so many chunks. */
   | { type: "digests"; leech: Uint8Array; chunk: number; count: number }
   /** Slow the program's writes to so many bytes a second, 0 for no limit, for so many ms. */
-  | { type: "throttle"; leech: Uint8Array; rate: number; milliseconds: number };
+  | { type: "throttle"; leech: Uint8Array; rate: number; milliseconds: number }
+  /** Tell the root digest of what was given under an epoch. */
+  | { type: "root"; leech: Uint8Array; epoch: number };
 
 /** Where a handover is, as its seeder sees it. */
 export type SeederState = "serving" | "offered" | "given" | "released";
@@ -116,10 +120,12 @@ export type SeederReply =
   /** `leech` is to whom it is offered or given; zeroes for nobody. */
   | { type: "outcome"; state: SeederState; epoch: number; leech: Uint8Array }
   /** 16 bytes for each chunk from `chunk` on: the first half of its SHA-256. */
-  | { type: "digests"; chunk: number; digests: Uint8Array };
+  | { type: "digests"; chunk: number; digests: Uint8Array }
+  /** The SHA-256 of size, chunk size and the digests of all chunks. */
+  | { type: "root"; root: Uint8Array };
 
 /** Version of the messages. */
-export const MESSAGE_VERSION = 2;
+export const MESSAGE_VERSION = 3;
 
 /** Limits of single messages. */
 export const MESSAGE_LIMIT = {
@@ -134,5 +140,5 @@ export const MESSAGE_LIMIT = {
 /** Bytes of the id of a leecher or of a tracking. */
 export const MESSAGE_ID_BYTES = 16;
 
-/** Bytes of the digest of a chunk. */
-export const DIGEST_BYTES = 16;
+/** Bytes of the digest of a chunk, and of a root digest. */
+export const DIGEST_BYTES = 16, ROOT_BYTES = 32;

@@ -65,7 +65,7 @@ export interface MigrationMetrics {
   flushMs: number;
   /** Of it: what was written last came over. */
   lastSetMs: number;
-  /** Of it: the source confirmed. */
+  /** Of it: the source confirmed, and the program may go on here. */
   confirmMs: number;
   /** Bytes of the last set. */
   lastSetBytes: number;
@@ -75,6 +75,8 @@ export interface MigrationMetrics {
   faults: FaultLatency;
   /** What the comparison with the source found at the end, in chunks. */
   compared: Compared;
+  /** The root digest of what was given, in hexadecimal digits, once both sides agree on it; empty before. */
+  root: string;
 }
 
 /** How long accesses waited, in ms. */

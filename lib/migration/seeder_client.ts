@@ -101,6 +101,11 @@ export class SeederClient {
     throw new ProtocolError("Cannot use digests of other chunks than were asked for");
   }
 
+  /** The root digest of what was given. */
+  root(fields: Fields<"root">, options?: CallOptions): Promise<Reply<"root">> {
+    return this.#ask({ type: "root", leech: this.#leech, ...fields }, "root", options);
+  }
+
   async #ask<Type extends SeederReply["type"]>(
     request: SeederRequest,
     expected: Type,

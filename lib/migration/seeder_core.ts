@@ -7,7 +7,6 @@
 import type { Awaitable } from "../backend/backend.ts";
 import { ClosedError, ReadOnlyError, TelemapError } from "../backend/errors.ts";
 import { RangeList } from "../backend/range_list.ts";
-import { ChunkDigests } from "../chunk/digests.ts";
 import type { LockedBackend } from "../chunk/lock.ts";
 import type { SlowStage } from "../chunk/slow.ts";
 import type { TrackedBackend } from "../chunk/track.ts";
@@ -23,6 +22,7 @@ import {
   type SourceState,
   stepSource,
 } from "./source_handover.ts";
+import { ToldDigests } from "./told_digests.ts";
 
 /** Where a source is: `given` is for ever, and writes fail from then on. */
 export type SeederStage = "serving" | "suspending" | "offered" | "given" | "released";
@@ -93,7 +93,7 @@ const NOBODY = new Uint8Array(16);
 export class SeederCore {
   readonly #options: SeederCoreOptions;
   readonly #followers: Followers;
-  readonly #digests: ChunkDigests;
+  readonly #digests: ToldDigests;
   readonly #pieces: LastPieces;
   readonly #trackId = crypto.getRandomValues(new Uint8Array(16));
   #tracking = false;
@@ -115,14 +115,13 @@ export class SeederCore {
   };
   /** One at a time: what one that is late does at its end must not come upon the next. */
   #suspension: Promise<void> = Promise.resolve();
-  #digesting: Promise<unknown> = Promise.resolve();
 
   /** Serves the region, or what is left of it where it was given before. */
   constructor(options: SeederCoreOptions) {
     const { track, lock, chunkSize, state } = options;
     this.#options = options;
     this.#followers = new Followers({ size: track.size, chunkSize });
-    this.#digests = new ChunkDigests(track, chunkSize);
+    this.#digests = new ToldDigests(track, chunkSize);
     this.#pieces = new LastPieces(track);
     this.#state = state;
     this.#stage = stageOf(state);
@@ -166,8 +165,12 @@ export class SeederCore {
         return this.#track(leech);
       case "dirty":
         return await this.#dirty(request, leech);
-      case "digests":
-        return await this.#digestsOf(request.chunk, request.count);
+      case "digests": {
+        const { chunk, count } = request;
+        return { type: "digests", chunk, digests: await this.#digests.of(chunk, count) };
+      }
+      case "root":
+        return { type: "root", root: await this.#root(request.epoch, leech) };
       case "suspend":
         this.#checkTracked(request.trackId);
         await this.#request(
@@ -414,11 +417,12 @@ export class SeederCore {
     };
   }
 
-  /** Reads one run of chunks after the other: who writes should not wait for long. */
-  async #digestsOf(chunk: number, count: number): Promise<SeederReply> {
-    const digests = this.#digesting.then(() => this.#digests.of(chunk, chunk + count));
-    this.#digesting = digests.catch(() => {});
-    return { type: "digests", chunk, digests: await digests };
+  /** What was given does not change any more. */
+  #root(asked: number, leech: string): Promise<Uint8Array> {
+    const { state, leech: owner, epoch } = outcomeOf(this.#state);
+    const isGiven = state === "given" || state === "released";
+    if (isGiven && owner === leech && epoch === asked) return this.#digests.root();
+    throw new TelemapError("EPERM", `Cannot tell what was given under epoch ${asked}: it was not`);
   }
 
   #collect(): void {

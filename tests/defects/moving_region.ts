@@ -10,7 +10,8 @@ import {
   openLeeched,
 } from "../../lib/host/migrating_backend.ts";
 import type { LeecherCore } from "../../lib/migration/leecher_core.ts";
-import { decodeRequest } from "../../lib/migration/message_codec.ts";
+import { decodeReply, decodeRequest, encodeReply } from "../../lib/migration/message_codec.ts";
+import type { SeederReply } from "../../lib/migration/messages.ts";
 import type { SeededProgram, SeederCore } from "../../lib/migration/seeder_core.ts";
 import { connectTelemap, type ConnectTelemapOptions } from "../../lib/rpc/client.ts";
 import { Gate } from "../gate.ts";
@@ -27,6 +28,8 @@ export interface MovingOptions {
   program?: Partial<SeededProgram>;
   /** What a leecher has to show. */
   token?: string;
+  /** Changes what the source answers. */
+  tamper?: (reply: SeederReply) => SeederReply;
 }
 
 /** How the region is brought to the other side. */
@@ -143,9 +146,10 @@ export class MovingRegion implements AsyncDisposable {
       const { type } = decodeRequest(message);
       this.asked.push(type);
       for (const awaited of this.#awaited) if (awaited.type === type) awaited.resolve();
-      return await this.seeder.control(message);
+      const reply = await this.seeder.control(message);
+      return tamper === undefined ? reply : encodeReply(tamper(decodeReply(reply)));
     };
-    const { token } = this.#options;
+    const { token, tamper } = this.#options;
     return TestWireServer.start({ backend: this.source, control, port, ...(token && { token }) });
   }
 }

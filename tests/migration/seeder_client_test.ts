@@ -34,6 +34,7 @@ const REPLIES: Record<SeederRequest["type"], SeederReply> = {
   cancel: { type: "outcome", state: "serving", epoch: 5, leech: new Uint8Array(16) },
   throttle: { type: "outcome", state: "serving", epoch: 4, leech: new Uint8Array(16) },
   digests: { type: "digests", chunk: 7, digests: pattern(32, 4) },
+  root: { type: "root", root: pattern(32, 5) },
 };
 
 /** Each request of a client once. */
@@ -49,6 +50,7 @@ function calls(seeder: SeederClient): Record<SeederRequest["type"], () => Promis
     cancel: () => seeder.cancel({ epoch: 5 }),
     throttle: () => seeder.throttle({ rate: 1 << 20, milliseconds: 30_000 }),
     digests: () => seeder.digests({ chunk: 7, count: 2 }),
+    root: () => seeder.root({ epoch: 5 }),
   };
 }
 
@@ -89,6 +91,7 @@ Deno.test("every request arrives, and its reply comes back", () => {
       { type: "cancel", leech: LEECH, epoch: 5 },
       { type: "throttle", leech: LEECH, rate: 1 << 20, milliseconds: 30_000 },
       { type: "digests", leech: LEECH, chunk: 7, count: 2 },
+      { type: "root", leech: LEECH, epoch: 5 },
     ]);
   });
 });
