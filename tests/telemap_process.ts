@@ -42,6 +42,9 @@ export class TelemapProcess implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #lines: ReadableStreamDefaultReader<string>;
   readonly #errors: Promise<string>;
+  #heard = "";
+  #silent = false;
+  #more = Promise.withResolvers<void>();
 
   /** Starts it; `--json` is to be among the arguments. */
   constructor(args: string[], env?: Record<string, string>) {
@@ -50,7 +53,7 @@ export class TelemapProcess implements AsyncDisposable {
       .pipeThrough(new TextDecoderStream())
       .pipeThrough(new TextLineStream())
       .getReader();
-    this.#errors = new Response(this.#child.stderr).text();
+    this.#errors = this.#hear();
   }
 
   /** Its process id. */
@@ -63,6 +66,33 @@ export class TelemapProcess implements AsyncDisposable {
     const { value, done } = await this.#lines.read();
     if (done) throw new Error(`telemap ended: ${await this.#errors}`);
     return JSON.parse(value) as Event;
+  }
+
+  /**
+   * Waits until it said this on standard error, and answers all that it said there until then. Throws,
+   * with that, where it ended before.
+   */
+  async said(text: string): Promise<string> {
+    while (!this.#heard.includes(text)) {
+      if (this.#silent) throw new Error(`telemap ended without ${text}: ${this.#heard}`);
+      await this.#more.promise;
+    }
+    return this.#heard;
+  }
+
+  async #hear(): Promise<string> {
+    for await (const text of this.#child.stderr.pipeThrough(new TextDecoderStream())) {
+      this.#heard += text;
+      this.#tell();
+    }
+    this.#silent = true;
+    this.#tell();
+    return this.#heard;
+  }
+
+  #tell(): void {
+    this.#more.resolve();
+    this.#more = Promise.withResolvers();
   }
 
   /** Sends a signal; to a process that has ended already, none. */
