@@ -172,9 +172,16 @@ export const leech: Command = defineCommand({
     };
     await using program = new ProgramCommands(options.suspend, options.resume);
     const chain = chainOf(options, { token, program });
-    const leecher = options.group
-      ? await leechGroup(how)
-      : await Leecher.open({ ...how, ...(at !== undefined && { at }) });
+    const opening = options.group
+      ? leechGroup(how)
+      : Leecher.open({ ...how, ...(at !== undefined && { at }) });
+    // A source that is to dial may never do so. What is being opened ends with this process.
+    const leecher = await Promise.race([opening, stop.received.then(() => undefined)]);
+    if (leecher === undefined) {
+      opening.catch(() => {});
+      if (json) console.log(JSON.stringify({ event: "closed" }));
+      return;
+    }
     const next = chain && new NextSeeder(leecher.seed(chain));
     using teller = tellMigration(leecher, options);
     const print = (line: string) => {

@@ -2,7 +2,7 @@
  * `telemap seed --dial` and `telemap leech --accept`: a region moves although its seeder cannot be
  * reached, with a token and as a warm standby, too.
  */
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { freePort } from "../free_port.ts";
 import { requires, withReason } from "../requires.ts";
 import { type Event, nextOf, telemap, TelemapProcess } from "../telemap_process.ts";
@@ -115,4 +115,14 @@ test("a standby takes over from a source that dials, which is fenced", async (di
   assertEquals([state, writable], ["released", false]);
   standby.kill("SIGINT");
   assertEquals((await standby.end()).code, 0);
+});
+
+test("a leecher whom nobody dials ends when it is asked to", async (directory) => {
+  const url = `telemap+unix:///?socket=${directory}/socket`;
+  await using leecher = leech(directory, url);
+  assertStringIncludes(await leecher.said("Waiting for a server"), url);
+  leecher.kill("SIGINT");
+  const { code, events } = await leecher.end();
+  assertEquals([code, stagesOf(events)], [0, ["closed"]]);
+  assert(!Array.from(Deno.readDirSync(directory)).some(({ name }) => name.startsWith("copy")));
 });
