@@ -175,10 +175,11 @@ export const leech: Command = defineCommand({
     const opening = options.group
       ? leechGroup(how)
       : Leecher.open({ ...how, ...(at !== undefined && { at }) });
-    // A source that is to dial may never do so. What is being opened ends with this process.
+    // A source that is to dial may never do so.
     const leecher = await Promise.race([opening, stop.received.then(() => undefined)]);
     if (leecher === undefined) {
-      opening.catch(() => {});
+      // What is open by then is taken away again; the rest ends with this process.
+      opening.then((late) => late.close()).catch(() => {});
       if (json) console.log(JSON.stringify({ event: "closed" }));
       return;
     }
