@@ -16,6 +16,8 @@ const SIZE = 16 << 20;
 /** Of pulling, so that it takes some seconds. */
 const PULL_RATE = 8 << 20;
 const CUT_MS = 10_000;
+/** Beside the cut, in ms: more would be a wait for something else. */
+const MOST_MS = 40_000;
 const needs = requires("root", "ip", "/dev/userfaultfd");
 
 function ip(...args: string[]): void {
@@ -41,9 +43,10 @@ class Hosts implements Disposable {
     }
   }
 
-  /** Nothing gets through for so many ms. */
-  async cut(milliseconds: number): Promise<void> {
+  /** Nothing gets through for so many ms; as soon as that is so, something is done. */
+  async cut(milliseconds: number, begun: () => Promise<void>): Promise<void> {
     ip("-n", this.source, "link", "set", "out", "down");
+    await begun();
     await new Promise((resolve) => setTimeout(resolve, milliseconds));
     ip("-n", this.source, "link", "set", "out", "up");
   }
@@ -56,20 +59,48 @@ class Hosts implements Disposable {
 interface Case {
   /** Strategy, and when the source commits. */
   goal: string;
-  /** The event that the cut follows, and of which side. */
-  after: { side: "seeder" | "leecher"; event: string };
+  /** The event that the cut follows, of which side, and whether that waits until the link is cut. */
+  after: { side: "seeder" | "leecher"; event: string; holds: boolean };
+  /** Throws unless the cut came upon what it was to. */
+  check?: (seeder: Side, leecher: Side) => void;
+}
+
+/** The last event by that name. */
+function eventOf({ events }: Side, name: string): Record<string, unknown> {
+  return events.findLast(({ event }) => event === name) ?? {};
 }
 
 const CASES: Record<string, Case> = {
-  "while it is copied": { goal: "wait,auto", after: { side: "leecher", event: "following" } },
-  "while it is handed over": { goal: "wait,after", after: { side: "seeder", event: "suspended" } },
-  "while it is handed over, confirmed ahead": {
-    ...{ goal: "wait,ahead", after: { side: "seeder", event: "suspended" } },
+  "while it is copied": {
+    goal: "wait,auto",
+    after: { side: "leecher", event: "following", holds: false },
   },
-  "while the rest is fetched": { goal: "force,auto", after: { side: "leecher", event: "owner" } },
+  "while it is handed over": {
+    goal: "wait,after",
+    after: { side: "seeder", event: "suspended", holds: true },
+    check: (seeder) => assert(seeder.has("resumed"), "The program goes on at the source"),
+  },
+  "while it is handed over, confirmed ahead": {
+    goal: "wait,ahead",
+    after: { side: "seeder", event: "suspended", holds: true },
+    check(_seeder, leecher) {
+      const downtimeMs = Number(eventOf(leecher, "owner")["downtimeMs"]);
+      assert(downtimeMs > CUT_MS / 2, `It stood still for ${downtimeMs} ms`);
+    },
+  },
+  "while the rest is fetched": {
+    goal: "force,auto",
+    after: { side: "leecher", event: "taken", holds: true },
+    check(_seeder, leecher) {
+      const { localBytes } = eventOf(leecher, "taken");
+      assert(Number(localBytes) < SIZE / 2, `${localBytes} bytes were here`);
+      const { p99Ms } = eventOf(leecher, "owner")["faults"] as { p99Ms: number };
+      assert(p99Ms > CUT_MS / 2, `It waited for pages for ${p99Ms} ms at most`);
+    },
+  },
 };
 
-for (const [when, { goal, after }] of Object.entries(CASES)) {
+for (const [when, { goal, after, check }] of Object.entries(CASES)) {
   Deno.test({
     name: withReason(`a link that is cut for 10 s ${when} holds a region up, and no more`, needs),
     ignore: needs.ignore,
@@ -79,21 +110,31 @@ for (const [when, { goal, after }] of Object.entries(CASES)) {
       const region = `${directory.path}/region`, copy = `${directory.path}/copy`;
       const url = `telemap://${hosts.address}:4100`;
       await using seeder = new Side(
-        ["seed", `file:${region}?size=${SIZE}`, url, "userfault"],
+        [
+          ...["seed", `file:${region}?size=${SIZE}`, url, "userfault"],
+          ...(after.holds && after.side === "seeder" ? ["--hold"] : []),
+        ],
         hosts.source,
       );
       assert(await seeder.saw("ready"), JSON.stringify(seeder.events));
       const leech = () =>
         new Side(
-          ["leech", url, `file:${copy}`, "userfault", goal, "--pull-rate", `${PULL_RATE}`],
+          [
+            ...["leech", url, `file:${copy}`, "userfault", goal, "--pull-rate", `${PULL_RATE}`],
+            ...(after.holds && after.side === "leecher" && leechers === 0 ? ["--hold"] : []),
+          ],
           hosts.target,
         );
       const start = performance.now();
-      let leecher = leech(), leechers = 1;
+      let leechers = 0, leecher = leech();
+      leechers++;
       try {
         const side = after.side === "seeder" ? seeder : leecher;
         assert(await side.saw(after.event), JSON.stringify([seeder.events, leecher.events]));
-        await hosts.cut(CUT_MS);
+        await hosts.cut(CUT_MS, async () => {
+          if (after.holds) await side.goOn();
+        });
+        assert(!leecher.has("owner"), "The region is of use before the link is back");
         // Where the handover was given up, somebody asks for it again.
         while (!await leecher.saw("complete") && leechers < 3) {
           leecher = leech();
@@ -104,13 +145,15 @@ for (const [when, { goal, after }] of Object.entries(CASES)) {
         await leecher[Symbol.asyncDispose]();
       }
       await seeder.over;
-      const owner = leecher.events.find(({ event }) => event === "owner")!;
-      const suspended = seeder.events.findLast(({ event }) => event === "suspended")!;
-      const [step, there] = [suspended["step"], leecher.step].map(Number);
+      const owner = eventOf(leecher, "owner"), took = performance.now() - start;
+      const [step, there] = [eventOf(seeder, "suspended")["step"], leecher.step].map(Number);
       console.log(
-        `${((performance.now() - start) / 1000).toFixed(1)} s, ${leechers} leechers, downtime ` +
-          `${Number(owner["downtimeMs"]).toFixed(1)} ms, step ${step} there and ${there} here`,
+        `${(took / 1000).toFixed(1)} s, ${leechers} leechers, downtime ` +
+          `${Number(owner["downtimeMs"]).toFixed(1)} ms, step ${step} there and ${there} here, ` +
+          `waited for pages: ${JSON.stringify(owner["faults"])}`,
       );
+      check?.(seeder, leecher);
+      assert(took < CUT_MS + MOST_MS, `It took ${took} ms`);
       assertEquals(there, step! + 50);
       assertEquals(stepOf(await Deno.readFile(copy)), there);
       await (await openBackend(`file:${copy}`)).close();

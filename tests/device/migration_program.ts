@@ -2,11 +2,13 @@
  * A program for tests whose region moves while it counts: page after page, for ever, gets the number
  * of the step that wrote it. It prints a line of JSON for each thing that happens.
  *
- *     deno run -A migration_program.ts seed BACKEND LISTEN DEVICE
+ *     deno run -A migration_program.ts seed BACKEND LISTEN DEVICE [--hold]
  *     deno run -A migration_program.ts leech SOURCE CACHE DEVICE STRATEGY,CONFIRM
- *         [--pull-rate N] [--kept STEP]
+ *         [--pull-rate N] [--kept STEP] [--hold]
  *
- * `--kept`: the region was there before its program crashed, and has kept that step.
+ * `--kept`: the region was there before its program crashed, and has kept that step. `--hold`: it waits
+ * for something on standard input once the program is suspended for the first time, or the region was
+ * taken over.
  *
  * @module
  */
@@ -78,6 +80,17 @@ class Counter {
     }
   }
 
+  /** As the region was given away: what is there is written once more, which has to fail. */
+  async writeInVain(): Promise<void> {
+    try {
+      await this.#write(this.step);
+      await this.#mount.sync();
+      say("written after all");
+    } catch {
+      say("fenced");
+    }
+  }
+
   async #write(step: number): Promise<void> {
     const offset = step * PAGE % this.#mount.size;
     this.#view.setUint32(0, step, true);
@@ -94,7 +107,12 @@ async function readAll({ file, size }: Mount): Promise<Uint8Array> {
   return content;
 }
 
-async function seed(backend: string, listen: string, form: Form): Promise<void> {
+/** Answers when there is something on standard input. */
+async function toldToGoOn(): Promise<void> {
+  await Deno.stdin.read(new Uint8Array(16));
+}
+
+async function seed(backend: string, listen: string, form: Form, holds: boolean): Promise<void> {
   let counter: Counter | undefined;
   const seeder = await Seeder.open({
     ...{ backend, listen, ...form, chunkSize: 16384, token: TOKEN },
@@ -102,12 +120,18 @@ async function seed(backend: string, listen: string, form: Form): Promise<void> 
       onSuspend: async () => {
         await counter!.stop();
         say("suspended", { step: counter!.step });
+        if (!holds) return;
+        holds = false;
+        await toldToGoOn();
       },
       onResume: () => {
         say("resumed");
         void counter!.go();
       },
-      onStage: (stage) => say("stage", { stage }),
+      onStage: (stage) => {
+        say("stage", { stage });
+        if (stage === "given" && form.as === "file") void counter?.writeInVain();
+      },
     },
   });
   if (seeder.stage === "serving") {
@@ -125,7 +149,11 @@ async function leech(
   local: string,
   form: Form,
   { strategy, confirm }: { strategy: Strategy; confirm: Confirm },
-  { pullRate, kept }: { pullRate: number | undefined; kept: number | undefined },
+  { pullRate, kept, holds }: {
+    pullRate: number | undefined;
+    kept: number | undefined;
+    holds: boolean;
+  },
 ): Promise<void> {
   const leecher = await Leecher.open({
     ...{ source, local, ...form, token: TOKEN },
@@ -144,6 +172,8 @@ async function leech(
   const mount = await finalizeInTime(500, (suspendMs) => {
     return leecher.finalize({ ...goal, suspendMs });
   });
+  say("taken", { ...await leecher.progress() });
+  if (holds) await toldToGoOn();
   const counter = await Counter.start(mount, form, kept);
   say("owner", { ...await leecher.progress(), step: kept ?? counter.step });
   await counter.go(STEPS_THERE);
@@ -156,14 +186,19 @@ async function leech(
 
 const { _: [mode, from, to, device, goal], ...options } = parseArgs(Deno.args, {
   string: ["_", "pull-rate", "kept"],
+  boolean: ["hold"],
 });
 const form: Form = device === "fuse"
   ? { as: "file", device: "fuse" }
   : { as: "slice", device: "userfault" };
-if (mode === "seed") await seed(`${from}`, `${to}`, form);
+if (mode === "seed") await seed(`${from}`, `${to}`, form, options.hold);
 else {
   const [strategy, confirm] = `${goal}`.split(",") as [Strategy, Confirm];
   const [pullRate, kept] = [options["pull-rate"], options.kept]
     .map((value) => value === undefined ? undefined : Number(value));
-  await leech(`${from}`, `${to}`, form, { strategy, confirm }, { pullRate, kept });
+  await leech(`${from}`, `${to}`, form, { strategy, confirm }, {
+    pullRate,
+    kept,
+    holds: options.hold,
+  });
 }

@@ -16,6 +16,8 @@ export class Side implements AsyncDisposable {
   readonly events: Record<string, unknown>[] = [];
   /** Settles when it has ended. */
   readonly over: Promise<void>;
+  /** Whether it has ended. */
+  isOver = false;
   readonly #child: Deno.ChildProcess;
   readonly #hanging: ReturnType<typeof setTimeout>;
   readonly #waiting = new Map<string, PromiseWithResolvers<void>>();
@@ -27,6 +29,7 @@ export class Side implements AsyncDisposable {
     const [command = "", ...rest] = [...within, Deno.execPath(), ...run];
     this.#child = new Deno.Command(command, {
       args: rest,
+      stdin: "piped",
       stdout: "piped",
       stderr: "piped",
     }).spawn();
@@ -60,6 +63,13 @@ export class Side implements AsyncDisposable {
       ?.["step"] as number | undefined;
   }
 
+  /** Has it go on where it was told to hold. */
+  async goOn(): Promise<void> {
+    const writer = this.#child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode("go on\n"));
+    writer.releaseLock();
+  }
+
   /** Kills it, if it still runs; with SIGTERM a leecher gives up in order. */
   kill(signal: Deno.Signal = "SIGKILL"): void {
     try {
@@ -81,6 +91,7 @@ export class Side implements AsyncDisposable {
     await this.#child.status;
     clearTimeout(this.#hanging);
     const said = await errors;
+    this.isOver = true;
     if (said !== "") this.events.push({ event: "said", said });
   }
 
@@ -94,6 +105,7 @@ export class Side implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.kill();
     await this.over;
+    await this.#child.stdin.close().catch(() => {});
     if (this.has("hangs")) throw new Error(JSON.stringify(this.events));
   }
 }
