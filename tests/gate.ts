@@ -13,6 +13,7 @@ export class Gate {
   #underWay = 0;
   #held: RegExp | undefined;
   readonly #waiting: { name: string; goOn: () => void }[] = [];
+  #changed = Promise.withResolvers<void>();
 
   /** For `ScheduledOptions.step`. */
   readonly step = (name: string): Promise<void> => {
@@ -23,12 +24,21 @@ export class Gate {
     this.log.push(name);
     this.most = Math.max(this.most, ++this.#underWay);
     if (!this.#held?.test(name)) return Promise.resolve();
-    return new Promise((goOn) => this.#waiting.push({ name, goOn }));
+    return new Promise((goOn) => {
+      this.#waiting.push({ name, goOn });
+      this.#changed.resolve();
+      this.#changed = Promise.withResolvers();
+    });
   };
 
   /** Operations that wait. */
   get waiting(): string[] {
     return this.#waiting.map(({ name }) => name);
+  }
+
+  /** Answers once so many operations wait. */
+  async held(count: number): Promise<void> {
+    while (this.#waiting.length < count) await this.#changed.promise;
   }
 
   /** Holds operations up from now on. */

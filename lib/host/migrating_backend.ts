@@ -248,7 +248,7 @@ export async function openLeeched(
       ...{ url: cacheUrl, cache: local, size, chunkSize, discard },
       remote: { id: remote.regionId },
     });
-    const isOld = place !== undefined && journal.isNew !== true && discard;
+    const isOld = found.time !== 0 && discard;
     if (local instanceof MemoryBackend) local.expectAll();
     const profile = options.profile === undefined
       ? undefined

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Awaitable } from "../../lib/backend/backend.ts";
 import {
   type LeechOptions,
   MigratingBackend,
@@ -12,6 +13,7 @@ import {
 import type { LeecherCore } from "../../lib/migration/leecher_core.ts";
 import { decodeReply, decodeRequest, encodeReply } from "../../lib/migration/message_codec.ts";
 import type { SeederReply } from "../../lib/migration/messages.ts";
+import { SeederClient } from "../../lib/migration/seeder_client.ts";
 import type { SeededProgram, SeederCore } from "../../lib/migration/seeder_core.ts";
 import { connectTelemap, type ConnectTelemapOptions } from "../../lib/rpc/client.ts";
 import { Gate } from "../gate.ts";
@@ -57,17 +59,21 @@ export class MovingRegion implements AsyncDisposable {
   /** The store at the source. */
   readonly store: ScheduledBackend;
   /** What programs at the source see. */
-  readonly source: MigratingBackend;
+  source: MigratingBackend;
   /** What gives it away. */
-  readonly seeder: SeederCore;
+  seeder: SeederCore;
   /** What the source was asked, by type, in order. */
   readonly asked: string[] = [];
+  /** Chunks that were read over the wire, in order; not what only digests were made of. */
+  readonly fetched: number[] = [];
   /** Whether the program at the source runs. */
   running = true;
   /** What was written down at the source. */
   readonly records: string[] = [];
   /** Whether an operation of the store fails, by its name. */
   fails: (name: string) => boolean = () => false;
+  /** What happens before the source answers a request, by its type. */
+  before: (type: string) => Awaitable<void> = () => {};
   /** Where the source is reached. */
   server: TestWireServer;
   readonly #options: MovingOptions;
@@ -82,16 +88,8 @@ export class MovingRegion implements AsyncDisposable {
       step: this.gate.step,
       fails: (name) => this.fails(name),
     });
-    this.source = new MigratingBackend(this.store, options.chunkSize, undefined);
-    this.seeder = this.source.seed({
-      flush() {},
-      suspend: () => void (this.running = false),
-      resume: () => void (this.running = true),
-      throttle() {},
-      record: (state) => void this.records.push(state),
-      onStage() {},
-      ...options.program,
-    });
+    this.source = this.#open();
+    this.seeder = this.#seed();
     this.server = this.#listen();
   }
 
@@ -116,6 +114,12 @@ export class MovingRegion implements AsyncDisposable {
     };
   }
 
+  /** Somebody who asks the source what he likes. */
+  client(leech: number): SeederClient {
+    const control = (message: Uint8Array) => this.seeder.control(message.slice());
+    return new SeederClient({ control }, new Uint8Array(16).fill(leech));
+  }
+
   /** Answers when the source is asked the next request of a type. */
   whenAsked(type: string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -135,10 +139,42 @@ export class MovingRegion implements AsyncDisposable {
     this.server = this.#listen(Number(new URL(this.server.url).port));
   }
 
+  /** After {@linkcode die}: another process seeds what the store holds, which the first did not close. */
+  restart(): void {
+    this.seeder.close();
+    this.source = this.#open();
+    this.seeder = this.#seed();
+    this.revive();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.gate.open();
     if (!this.#isDead) await this.die();
     await this.source.close();
+  }
+
+  #open(): MigratingBackend {
+    const { chunkSize } = this.#options;
+    const source = new MigratingBackend(this.store, chunkSize, undefined);
+    const read = source.readAt.bind(source);
+    source.readAt = (buffer, offset) => {
+      const end = offset + buffer.length;
+      for (let at = offset; at < end; at += chunkSize) this.fetched.push(at / chunkSize);
+      return read(buffer, offset);
+    };
+    return source;
+  }
+
+  #seed(): SeederCore {
+    return this.source.seed({
+      flush() {},
+      suspend: () => void (this.running = false),
+      resume: () => void (this.running = true),
+      throttle() {},
+      record: (state) => void this.records.push(state),
+      onStage() {},
+      ...this.#options.program,
+    });
   }
 
   #listen(port = 0): TestWireServer {
@@ -146,6 +182,7 @@ export class MovingRegion implements AsyncDisposable {
       const { type } = decodeRequest(message);
       this.asked.push(type);
       for (const awaited of this.#awaited) if (awaited.type === type) awaited.resolve();
+      await this.before(type);
       const reply = await this.seeder.control(message);
       return tamper === undefined ? reply : encodeReply(tamper(decodeReply(reply)));
     };
