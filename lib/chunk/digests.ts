@@ -80,8 +80,13 @@ export class ChunkDigests {
       const offset = chunk * this.#chunkSize;
       const length = Math.min(this.#chunkSize, this.#backend.size - offset);
       const content = this.#content.subarray(0, length);
-      const reading = this.#backend.readAt(content, offset);
-      if (reading !== undefined) await reading;
+      try {
+        const reading = this.#backend.readAt(content, offset);
+        if (reading !== undefined) await reading;
+      } catch (error) {
+        this.#known.delete(chunk);
+        throw error;
+      }
       this.#digests.set(digestOf(content), chunk * CHUNK_DIGEST_BYTES);
     }
     return this.#digests.slice(from * CHUNK_DIGEST_BYTES, end * CHUNK_DIGEST_BYTES);

@@ -244,12 +244,21 @@ export class SeederCore {
 
   #track(leech: string): SeederReply {
     const { track, chunkSize } = this.#options;
-    if (!this.#tracking) track.start();
-    this.#tracking = true;
+    if (!this.#tracking) this.#startTracking();
     this.#followers.add(leech, performance.now(), SILENT_MS);
     const { size } = track;
     const trackId = this.#trackId, { epoch } = this.#state;
     return { type: "tracked", trackId, epoch, size, chunkSize, generation: 0 };
+  }
+
+  #startTracking(): void {
+    const { track } = this.#options;
+    track.start();
+    this.#tracking = true;
+    // Those that somebody asked for before: nobody noticed what was written since.
+    const all = new RangeList();
+    all.add(0, track.size);
+    this.#digests.forget(all);
   }
 
   async #dirty(
