@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { ClosedError, DeadlineError, UsageError } from "../backend/errors.ts";
+import { ClosedError, DeadlineError, errorCode, UsageError } from "../backend/errors.ts";
 import type { ByteRange } from "../backend/range_list.ts";
 import { RangeList } from "../backend/range_list.ts";
 import type { LockedBackend } from "../chunk/lock.ts";
@@ -370,7 +370,10 @@ export class LeecherCore {
           throw this.#tooMuch(options);
         case "throttle": {
           const slowed = this.#metrics.throttledRate = convergence.throttle();
-          await client.throttle({ rate: slowed, milliseconds: THROTTLE_MS });
+          await client.throttle({ rate: slowed, milliseconds: THROTTLE_MS }).catch((error) => {
+            // Of a source that was started again: the next round begins to follow it.
+            if (errorCode(error) !== "ESTALE") throw error;
+          });
         }
       }
       // Meanwhile, lest more is written until the answer comes.

@@ -1,7 +1,7 @@
 /**
  * A seeder as its leecher sees it: one method for each request of a migration. What the seeder
  * refuses arrives as `RemoteError` with its code: ESTALE where the track id is not the present one
- * any more, EBUSY where the region is offered to somebody else, EPERM where it was given to somebody
+ * any more, or this leecher does not follow, EBUSY where the region is offered to somebody else, EPERM where it was given to somebody
  * else, or the epoch is too low, burnt or not offered.
  *
  * @module

@@ -108,11 +108,12 @@ export class SeederCore {
   #deadline: ReturnType<typeof setTimeout> | undefined;
   /** What requests wait for that cannot be answered yet. */
   #wake = Promise.withResolvers<void>();
-  /** Bytes a second that the program may write, and what ends that. */
-  readonly #throttled: { rate: number; timer: ReturnType<typeof setTimeout> | undefined } = {
-    rate: Infinity,
-    timer: undefined,
-  };
+  /** Bytes a second that the program may write, who asked for that, and what ends it. */
+  readonly #throttled: {
+    rate: number;
+    by: string | undefined;
+    timer: ReturnType<typeof setTimeout> | undefined;
+  } = { rate: Infinity, by: undefined, timer: undefined };
   /** One at a time: what one that is late does at its end must not come upon the next. */
   #suspension: Promise<void> = Promise.resolve();
 
@@ -179,11 +180,11 @@ export class SeederCore {
         );
         return this.#offer();
       case "throttle":
-        await this.#throttle(request);
+        await this.#throttleFor(leech, request);
         return this.#outcome();
       case "cancel":
         await this.#request({ type: "cancel", offer: { leech, epoch: request.epoch } });
-        await this.#throttle({ rate: 0, milliseconds: 0 });
+        await this.#unthrottle(leech);
         this.#followers.delete(leech);
         return this.#outcome();
       default:
@@ -273,12 +274,32 @@ export class SeederCore {
     return { type: "dirty", ...set, written: this.#writtenBytes };
   }
 
+  async #throttleFor(
+    leech: string,
+    request: Extract<SeederRequest, { type: "throttle" }>,
+  ): Promise<void> {
+    if (!this.#followers.has(leech)) {
+      throw new TelemapError("ESTALE", "Cannot slow a program for one who does not follow it");
+    }
+    if (request.rate === 0) return await this.#unthrottle(leech);
+    await this.#throttle(request, leech);
+  }
+
+  /** One who goes away, or gives up, leaves the program as slow as another one wants it. */
+  async #unthrottle(leech: string): Promise<void> {
+    if (this.#throttled.by === leech) await this.#throttle({ rate: 0, milliseconds: 0 });
+  }
+
   /** Slows the program, for a while: whoever asked for that may be gone then. */
-  async #throttle({ rate, milliseconds }: { rate: number; milliseconds: number }): Promise<void> {
+  async #throttle(
+    { rate, milliseconds }: { rate: number; milliseconds: number },
+    by?: string,
+  ): Promise<void> {
     clearTimeout(this.#throttled.timer);
     const limit = rate === 0 || this.#state.at !== "serving" ? Infinity : rate;
     if (limit === this.#throttled.rate && limit === Infinity) return;
     this.#throttled.rate = limit;
+    this.#throttled.by = limit < Infinity ? by : undefined;
     this.#options.slow.slow(limit);
     if (limit < Infinity) {
       const lift = () => void this.#throttle({ rate: 0, milliseconds: 0 });
