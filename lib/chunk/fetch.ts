@@ -149,10 +149,12 @@ export class ChunkFetcher {
 
   /**
    * Makes chunks absent whose content at the remote has changed: also what is on its way now is not
-   * taken. Nobody may write to the cache meanwhile, as that would be lost.
+   * taken. Nobody may write to the cache meanwhile, as that would be lost. Answers how many bytes it
+   * had of them.
    */
-  async forget(runs: readonly ChunkRun[]): Promise<void> {
+  async forget(runs: readonly ChunkRun[]): Promise<number> {
     const { states, lock, partial } = this.#region;
+    let bytes = 0;
     for (const flight of this.#underWay) {
       for (const { from, to } of runs) {
         if (from < flight.to && flight.from < to) flight.outdated.push(from, to);
@@ -163,10 +165,13 @@ export class ChunkFetcher {
       await lock.exclusive(from, to, () => {
         for (let chunk = from; chunk < to; chunk++) {
           partial.delete(chunk);
-          if (states.local.has(chunk)) states.dropped(chunk);
+          if (!states.local.has(chunk)) continue;
+          states.dropped(chunk);
+          bytes += this.#region.offsetOf(chunk + 1) - this.#region.offsetOf(chunk);
         }
       });
     }
+    return bytes;
   }
 
   /** Requests what of `[from, to)` is neither local nor on its way; finds who fetches the rest. */

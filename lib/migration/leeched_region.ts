@@ -72,14 +72,14 @@ export class LeechedRegion extends CacheStage {
     await settleAll(Array.from({ length: requests }, bringNext));
   }
 
-  /** What was written at the source is out of date here. */
-  async forget(ranges: RangeList): Promise<void> {
+  /** What was written at the source is out of date here; answers how many bytes of it were here. */
+  async forget(ranges: RangeList): Promise<number> {
     const runs: ChunkRun[] = [];
     for (let index = 0; index < ranges.count; index++) {
       const from = this.region.chunkOf(ranges.start(index));
       runs.push({ from, to: this.region.chunkBehind(ranges.end(index)) });
     }
-    await this.fetcher.forget(runs);
+    return await this.fetcher.forget(runs);
   }
 
   /**

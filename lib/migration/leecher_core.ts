@@ -409,10 +409,9 @@ export class LeecherCore {
   async #round(): Promise<{ bytes: number; ms: number }> {
     const start = performance.now();
     const ranges = await this.#dirty();
-    await this.#options.copy.forget(ranges);
+    this.#metrics.repeatedBytes += await this.#options.copy.forget(ranges);
     this.#lastSet.expect(ranges);
     this.#metrics.rounds++;
-    this.#metrics.repeatedBytes += ranges.byteLength;
     await this.#pull(ranges, { queueMs: QUEUE_MS });
     this.#asOf = start;
     return { bytes: ranges.byteLength, ms: performance.now() - start };
@@ -447,21 +446,20 @@ export class LeecherCore {
     const { copy } = this.#options, handover = this.#handover, metrics = this.#metrics;
     handover.offeredAt = performance.now();
     handover.preparedMs = prepareMs;
-    await copy.forget(ranges);
+    metrics.repeatedBytes += await copy.forget(ranges);
     const all = new RangeList();
     all.addAll(ranges);
     if (more) {
       this.#source.heard(generation);
       const rest = await this.#dirty();
       all.addAll(rest);
-      await copy.forget(rest);
+      metrics.repeatedBytes += await copy.forget(rest);
     }
     Object.assign(metrics, { suspendMs, flushMs, lastSetBytes: all.byteLength });
     if (handover.force) return this.#fetchRest(all);
     await this.#lastSet.bring(ranges);
     // Nothing is left to pull, unless there was more than an offer can tell, or a connection was lost.
     await this.#pull(all, { rateLimit: undefined });
-    metrics.repeatedBytes += all.byteLength;
     handover.receivedAt = performance.now();
   }
 
