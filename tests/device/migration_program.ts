@@ -191,7 +191,7 @@ const { _: [mode, from, to, device, goal], ...options } = parseArgs(Deno.args, {
 const form: Form = device === "fuse"
   ? { as: "file", device: "fuse" }
   : { as: "slice", device: "userfault" };
-if (mode === "seed") await seed(`${from}`, `${to}`, form, options.hold);
+if (mode === "seed") await seed(`${from}`, `${to}`, form, options.hold === true);
 else {
   const [strategy, confirm] = `${goal}`.split(",") as [Strategy, Confirm];
   const [pullRate, kept] = [options["pull-rate"], options.kept]
@@ -199,6 +199,6 @@ else {
   await leech(`${from}`, `${to}`, form, { strategy, confirm }, {
     pullRate,
     kept,
-    holds: options.hold,
+    holds: options.hold === true,
   });
 }
