@@ -22,6 +22,7 @@ import {
   type SourceState,
   stepSource,
 } from "./source_handover.ts";
+import { SlowedProgram } from "./slowed_program.ts";
 import { ToldDigests } from "./told_digests.ts";
 
 /** Where a source is: `given` is for ever, and writes fail from then on. */
@@ -74,8 +75,6 @@ type AskedSuspend = Suspend & { readonly at: number };
 
 /** A follower that says nothing for so long gives its place to another one. */
 const SILENT_MS = 10 * 60_000;
-/** Writes are slowed for no longer than this without a word. */
-const THROTTLED_MOST_MS = 60_000;
 /** A record that could not be written is tried again after so long. */
 const RETRY_MS = 100;
 /** A request that has to wait is refused after so long; it may be made again. */
@@ -108,12 +107,7 @@ export class SeederCore {
   #deadline: ReturnType<typeof setTimeout> | undefined;
   /** What requests wait for that cannot be answered yet. */
   #wake = Promise.withResolvers<void>();
-  /** Bytes a second that the program may write, who asked for that, and what ends it. */
-  readonly #throttled: {
-    rate: number;
-    by: string | undefined;
-    timer: ReturnType<typeof setTimeout> | undefined;
-  } = { rate: Infinity, by: undefined, timer: undefined };
+  readonly #slowed: SlowedProgram;
   /** One at a time: what one that is late does at its end must not come upon the next. */
   #suspension: Promise<void> = Promise.resolve();
 
@@ -124,6 +118,7 @@ export class SeederCore {
     this.#followers = new Followers({ size: track.size, chunkSize });
     this.#digests = new ToldDigests(track, chunkSize);
     this.#pieces = new LastPieces(track);
+    this.#slowed = new SlowedProgram(options.slow, options.program);
     this.#state = state;
     this.#stage = stageOf(state);
     if (this.#stage === "given" || this.#stage === "released") lock.refuse(fenced(state.epoch));
@@ -153,7 +148,7 @@ export class SeederCore {
   /** Ends what goes by time. */
   close(): void {
     clearTimeout(this.#deadline);
-    clearTimeout(this.#throttled.timer);
+    this.#slowed.close();
   }
 
   async #answer(
@@ -180,11 +175,11 @@ export class SeederCore {
         );
         return this.#offer();
       case "throttle":
-        await this.#throttleFor(leech, request);
+        await this.#throttle(leech, request);
         return this.#outcome();
       case "cancel":
         await this.#request({ type: "cancel", offer: { leech, epoch: request.epoch } });
-        await this.#unthrottle(leech);
+        await this.#slowed.endFor(leech);
         this.#followers.delete(leech);
         return this.#outcome();
       default:
@@ -268,60 +263,22 @@ export class SeederCore {
   ): Promise<SeederReply> {
     this.#checkTracked(trackId);
     this.#checkNotGiven(leech);
-    if (this.#state.at === "serving") await this.#flush();
+    if (this.#state.at === "serving") await this.#slowed.flush();
     this.#collect();
     const set = this.#followers.tell(leech, generation, performance.now());
     return { type: "dirty", ...set, written: this.#writtenBytes };
   }
 
-  async #throttleFor(
+  async #throttle(
     leech: string,
-    request: Extract<SeederRequest, { type: "throttle" }>,
+    { rate, milliseconds }: { rate: number; milliseconds: number },
   ): Promise<void> {
     if (!this.#followers.has(leech)) {
       throw new TelemapError("ESTALE", "Cannot slow a program for one who does not follow it");
     }
-    if (request.rate === 0) return await this.#unthrottle(leech);
-    await this.#throttle(request, leech);
-  }
-
-  /** One who goes away, or gives up, leaves the program as slow as another one wants it. */
-  async #unthrottle(leech: string): Promise<void> {
-    if (this.#throttled.by === leech) await this.#throttle({ rate: 0, milliseconds: 0 });
-  }
-
-  /** Slows the program, for a while: whoever asked for that may be gone then. */
-  async #throttle(
-    { rate, milliseconds }: { rate: number; milliseconds: number },
-    by?: string,
-  ): Promise<void> {
-    clearTimeout(this.#throttled.timer);
-    const limit = rate === 0 || this.#state.at !== "serving" ? Infinity : rate;
-    if (limit === this.#throttled.rate && limit === Infinity) return;
-    this.#throttled.rate = limit;
-    this.#throttled.by = limit < Infinity ? by : undefined;
-    this.#options.slow.slow(limit);
-    if (limit < Infinity) {
-      const lift = () => void this.#throttle({ rate: 0, milliseconds: 0 });
-      this.#throttled.timer = setTimeout(lift, Math.min(milliseconds, THROTTLED_MOST_MS));
-    }
-    try {
-      await this.#options.program.throttle(limit);
-    } catch (error) {
-      console.warn(`Cannot have the program write more slowly: ${(error as Error).message}`);
-    }
-  }
-
-  /** Nobody is to wait for what comes from the kernel's own caches then. */
-  async #flush(): Promise<void> {
-    const { slow, program } = this.#options;
-    const isSlow = this.#throttled.rate < Infinity;
-    if (isSlow) slow.slow(Infinity);
-    try {
-      await program.flush();
-    } finally {
-      if (isSlow) slow.slow(this.#throttled.rate);
-    }
+    const isSlower = rate > 0 && this.#state.at === "serving";
+    if (isSlower) await this.#slowed.slow(leech, rate, milliseconds);
+    else await this.#slowed.endFor(leech);
   }
 
   #beginToSuspend(asked: AskedSuspend): void {
@@ -339,7 +296,7 @@ export class SeederCore {
     const { program, lock } = this.#options;
     const isWanted = () => this.#state.at === "suspending" && this.#state.epoch === epoch;
     if (!isWanted()) return;
-    void this.#throttle({ rate: 0, milliseconds: 0 });
+    void this.#slowed.end();
     let isSuspended = false;
     try {
       await this.#flushAhead(isWanted);
