@@ -8,7 +8,7 @@ import { FencedError, openBackend } from "../../mod.ts";
 import { requires, withReason } from "../requires.ts";
 import { temporaryDirectory } from "./command.ts";
 import { stepOf } from "./migration_pages.ts";
-import { Side } from "./migration_side.ts";
+import { HOLD, Side } from "./migration_side.ts";
 
 openLibc();
 
@@ -112,7 +112,7 @@ for (const [when, { goal, after, check }] of Object.entries(CASES)) {
       await using seeder = new Side(
         [
           ...["seed", `file:${region}?size=${SIZE}`, url, "userfault"],
-          ...(after.holds && after.side === "seeder" ? ["--hold"] : []),
+          ...(after.holds && after.side === "seeder" ? [HOLD] : []),
         ],
         hosts.source,
       );
@@ -121,7 +121,7 @@ for (const [when, { goal, after, check }] of Object.entries(CASES)) {
         new Side(
           [
             ...["leech", url, `file:${copy}`, "userfault", goal, "--pull-rate", `${PULL_RATE}`],
-            ...(after.holds && after.side === "leecher" && leechers === 0 ? ["--hold"] : []),
+            ...(after.holds && after.side === "leecher" && leechers === 0 ? [HOLD] : []),
           ],
           hosts.target,
         );

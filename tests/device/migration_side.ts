@@ -7,6 +7,8 @@
 import { TextLineStream } from "@std/streams";
 
 const PROGRAM = import.meta.resolve("./migration_program.ts");
+/** The option of a program that waits to be told to go on. */
+export const HOLD = "--hold";
 /** A side that still runs after so long hangs, in ms. */
 const HANGS_AFTER_MS = 180_000;
 
@@ -29,7 +31,7 @@ export class Side implements AsyncDisposable {
     const [command = "", ...rest] = [...within, Deno.execPath(), ...run];
     this.#child = new Deno.Command(command, {
       args: rest,
-      stdin: "piped",
+      stdin: args.includes(HOLD) ? "piped" : "null",
       stdout: "piped",
       stderr: "piped",
     }).spawn();
@@ -63,11 +65,11 @@ export class Side implements AsyncDisposable {
       ?.["step"] as number | undefined;
   }
 
-  /** Has it go on where it was told to hold. */
+  /** Has it go on where it was told to {@linkcode HOLD}. */
   async goOn(): Promise<void> {
     const writer = this.#child.stdin.getWriter();
     await writer.write(new TextEncoder().encode("go on\n"));
-    writer.releaseLock();
+    await writer.close();
   }
 
   /** Kills it, if it still runs; with SIGTERM a leecher gives up in order. */
@@ -105,7 +107,6 @@ export class Side implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.kill();
     await this.over;
-    await this.#child.stdin.close().catch(() => {});
     if (this.has("hangs")) throw new Error(JSON.stringify(this.events));
   }
 }
