@@ -9,6 +9,7 @@ import { ERRNO, type ErrnoName, SystemError } from "./errno.ts";
 const HINTS: Partial<Record<ErrnoName, string>> = {
   EACCES: "check the owner and mode of it and of the directories above, or run as another user",
   EROFS: "its file system is mounted read-only",
+  ENOSPC: "its file system is full: make room there",
   ENOENT: "check the path; directories above it are not made",
   EMFILE: "raise the limit with ulimit -n",
 };
