@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { ERRNO, type ErrnoName, SystemError } from "./errno.ts";
+import { ERRNO, type ErrnoName, errnoName, SystemError } from "./errno.ts";
 
 const HINTS: Partial<Record<ErrnoName, string>> = {
   EACCES: "check the owner and mode of it and of the directories above, or run as another user",
@@ -13,6 +13,11 @@ const HINTS: Partial<Record<ErrnoName, string>> = {
   ENOENT: "check the path; directories above it are not made",
   EMFILE: "raise the limit with ulimit -n",
 };
+
+/** What the reader can do about a call on a file that failed with this errno. */
+export function fileHint(errno: number): string | undefined {
+  return HINTS[errnoName(errno) as ErrnoName];
+}
 
 /**
  * What `node:fs` threw as a {@linkcode SystemError}; anything else but a failed system call (such

@@ -31,7 +31,7 @@ import {
   SEEK,
 } from "../../ffi/file.ts";
 import { addressOf } from "../../ffi/libc.ts";
-import { fromNodeError, nodeCall } from "../../ffi/node_error.ts";
+import { fileHint, fromNodeError, nodeCall } from "../../ffi/node_error.ts";
 import type { Awaitable, Extent } from "./backend.ts";
 import { IntegrityError } from "./errors.ts";
 import { appendExtent } from "./extents.ts";
@@ -173,7 +173,7 @@ export class DiskFile {
       const rest = done === 0 ? buffer : buffer.subarray(done);
       const count = pwrite(this.#fd, rest, offset + done);
       if (count >= 0) done += count;
-      else if (errno() !== ERRNO.EINTR) throwErrno("write", this.path);
+      else if (errno() !== ERRNO.EINTR) throwErrno("write", this.path, fileHint(errno()));
     }
   }
 
