@@ -103,8 +103,17 @@ function pullOptions(values: CacheValues): Partial<CacheChoice> {
   return {
     pullFirst: values["pull-first"],
     ...(workers !== undefined && { pullWorkers: parseWorkers(workers) }),
-    ...(rate !== undefined && { pullRate: parseRate(rate) }),
+    ...(rate !== undefined && { pullRate: parsePullRate(rate) }),
   };
+}
+
+/** Bytes a second, of `--pull-rate`. */
+export function parsePullRate(text: string): number {
+  const rate = parseRate(text);
+  if (rate > 0) return rate;
+  throw new UsageError("Cannot pull at a rate of 0", {
+    hint: "--pull-rate takes bytes a second, such as 20MB/s",
+  });
 }
 
 /** A count that may be 0. */

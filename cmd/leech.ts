@@ -4,7 +4,6 @@
  * @module
  */
 import { parseDuration } from "../lib/backend/duration.ts";
-import { parseRate } from "../lib/backend/rate.ts";
 import { pauseFor } from "../lib/chunk/pause.ts";
 import {
   formatSize,
@@ -16,6 +15,7 @@ import {
   type Mount,
   UsageError,
 } from "../mod.ts";
+import { parsePullRate } from "./cache_options.ts";
 import { type Command, defineCommand, JSON_OPTION } from "./command.ts";
 import { CHAIN_OPTIONS, chainOf, NextSeeder } from "./chain.ts";
 import { closeOnceFree } from "./close_mount.ts";
@@ -338,7 +338,7 @@ function pullOptions(
 ): { pullWorkers?: number; pullRate?: number } {
   return {
     ...(workers !== undefined && { pullWorkers: workers }),
-    ...(rate !== undefined && { pullRate: parseRate(rate) }),
+    ...(rate !== undefined && { pullRate: parsePullRate(rate) }),
   };
 }
 

@@ -48,6 +48,7 @@ test("a way to pull that cannot be is one line", async (directory) => {
       ["--pull-workers", "0", "--pull-workers is a number from 1, not 0"],
       ["--pull-workers", "few", "--pull-workers is a number from 1, not few"],
       ["--pull-rate", "x", 'Cannot read "x" as a rate; write bytes a second, such as 100MB/s'],
+      ["--pull-rate", "0MB/s", "Cannot pull at a rate of 0"],
     ] as const
   ) {
     const copy = `file:${directory}/copy`;
