@@ -105,6 +105,8 @@ export class SeederCore {
   /** Why an epoch could not be offered. */
   #failure: { epoch: number; error: Error } | undefined;
   #deadline: ReturnType<typeof setTimeout> | undefined;
+  /** Whether the program was told to stop, and not yet to go on. */
+  #isStopped = false;
   /** What requests wait for that cannot be answered yet. */
   #wake = Promise.withResolvers<void>();
   readonly #slowed: SlowedProgram;
@@ -302,6 +304,7 @@ export class SeederCore {
       await this.#flushAhead(isWanted);
       if (!isWanted()) return;
       const start = performance.now();
+      this.#isStopped = true;
       await program.suspend();
       isSuspended = true;
       const suspended = performance.now();
@@ -346,12 +349,14 @@ export class SeederCore {
 
   async #resume(): Promise<void> {
     clearTimeout(this.#deadline);
-    await this.#letGo();
+    // While what it wrote was only flushed ahead, it went on all the time.
+    if (this.#isStopped) await this.#letGo();
     this.#happen({ type: "resumed" });
   }
 
   async #letGo(): Promise<void> {
     this.#options.lock.release("writes");
+    this.#isStopped = false;
     try {
       await this.#options.program.resume();
     } catch (error) {

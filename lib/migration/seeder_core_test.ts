@@ -28,7 +28,9 @@ class Program implements SeededProgram {
     await this.suspending();
     this.running = false;
   }
+  resumptions = 0;
   resume(): void {
+    this.resumptions++;
     this.running = true;
   }
   record(state: string, { epoch }: { epoch: number }): void {
@@ -155,7 +157,7 @@ Deno.test("a leecher that cancels while the program is flushed leaves it alone",
   await asked;
   const again = await leecher.track({ chunkSize: CHUNK });
   await leecher.suspend({ trackId: again.trackId, generation: 0, epoch: 2, timeout });
-  assertEquals([suspensions, program.running], [1, false]);
+  assertEquals([suspensions, program.resumptions, program.running], [1, 0, false]);
   core.close();
 });
 
