@@ -306,7 +306,8 @@ export class SeederCore {
       const start = performance.now();
       this.#isStopped = true;
       await program.suspend();
-      isSuspended = true;
+      // Also where it was told to go on before it had stopped.
+      isSuspended = this.#isStopped = true;
       const suspended = performance.now();
       await program.flush();
       if (isWanted()) await lock.lock("writes", timeout);
@@ -349,13 +350,14 @@ export class SeederCore {
 
   async #resume(): Promise<void> {
     clearTimeout(this.#deadline);
-    // While what it wrote was only flushed ahead, it went on all the time.
-    if (this.#isStopped) await this.#letGo();
+    await this.#letGo();
     this.#happen({ type: "resumed" });
   }
 
+  /** Has the program go on, once each time that it was told to stop. */
   async #letGo(): Promise<void> {
     this.#options.lock.release("writes");
+    if (!this.#isStopped) return;
     this.#isStopped = false;
     try {
       await this.#options.program.resume();

@@ -161,6 +161,29 @@ Deno.test("a leecher that cancels while the program is flushed leaves it alone",
   core.close();
 });
 
+Deno.test("a leecher that cancels while a program that has stopped is flushed has it go on once", async () => {
+  const { core, program, client } = seed();
+  const leecher = client(1);
+  const { trackId } = await leecher.track({ chunkSize: CHUNK });
+  const flush = Promise.withResolvers<void>(), begun = Promise.withResolvers<void>();
+  program.flush = () => {
+    if (program.running) return;
+    begun.resolve();
+    return flush.promise;
+  };
+  const asked = assertRejects(() => leecher.suspend({ trackId, generation: 0, epoch: 1, timeout }));
+  await begun.promise;
+  assertEquals((await leecher.cancel({ epoch: 0 })).state, "serving");
+  flush.resolve();
+  await asked;
+  // What is asked later comes behind it.
+  program.flush = () => {};
+  const again = await leecher.track({ chunkSize: CHUNK });
+  await leecher.suspend({ trackId: again.trackId, generation: 0, epoch: 2, timeout });
+  assertEquals([program.resumptions, program.running], [1, false]);
+  core.close();
+});
+
 Deno.test("what is offered to one is not offered to another", async () => {
   const { core, client } = seed();
   const one = client(1), other = client(2);
