@@ -112,7 +112,7 @@ export function parsePullRate(text: string): number {
   const rate = parseRate(text);
   if (rate > 0) return rate;
   throw new UsageError("Cannot pull at a rate of 0", {
-    hint: "--pull-rate takes bytes a second, such as 20MB/s",
+    hint: "--pull-rate takes bytes a second over 0, such as 20MB/s",
   });
 }
 
