@@ -4,23 +4,15 @@
  */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { existsSync } from "node:fs";
-import { requires, withReason } from "../requires.ts";
+import { requires } from "../requires.ts";
 import { nextOf, telemap, TelemapProcess } from "../telemap_process.ts";
-import { shell, temporaryDirectory } from "./command.ts";
+import { shell } from "./command.ts";
+import { testInDirectory } from "./test_in_directory.ts";
 
 const needs = requires("root", "/dev/fuse");
 const LISTEN = ["--listen", "telemap://127.0.0.1:0", "--json"] as const;
 
-function test(name: string, fn: (directory: string) => Promise<void>): void {
-  Deno.test({
-    name: withReason(name, needs),
-    ignore: needs.ignore,
-    async fn() {
-      using directory = temporaryDirectory();
-      await fn(directory.path);
-    },
-  });
-}
+const test = testInDirectory(needs);
 
 /** A program that writes the numbers from a first one on into a file that it opened once. */
 class Counter implements Disposable {

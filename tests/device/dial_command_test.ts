@@ -4,23 +4,15 @@
  */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { freePort } from "../free_port.ts";
-import { requires, withReason } from "../requires.ts";
+import { requires } from "../requires.ts";
 import { type Event, nextOf, telemap, TelemapProcess } from "../telemap_process.ts";
-import { shell, temporaryDirectory } from "./command.ts";
+import { shell } from "./command.ts";
+import { testInDirectory } from "./test_in_directory.ts";
 
 const needs = requires("root", "/dev/fuse");
 const DEVICE = ["--device", "fuse", "--json"] as const;
 
-function test(name: string, fn: (directory: string) => Promise<void>): void {
-  Deno.test({
-    name: withReason(name, needs),
-    ignore: needs.ignore,
-    async fn() {
-      using directory = temporaryDirectory();
-      await fn(directory.path);
-    },
-  });
-}
+const test = testInDirectory(needs);
 
 function seed(directory: string, url: string, ...more: string[]): TelemapProcess {
   const region = `file:${directory}/region?size=16MiB`;

@@ -6,25 +6,17 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { openLibc } from "../../ffi/libc.ts";
 import { boundFile } from "../../lib/device/loop.ts";
 import { pattern } from "../backend_model.ts";
-import { requires, withReason } from "../requires.ts";
+import { requires } from "../requires.ts";
 import { nextOf, telemap, TelemapProcess } from "../telemap_process.ts";
-import { shell, temporaryDirectory, until } from "./command.ts";
+import { shell, until } from "./command.ts";
 import { DATABASE_NEEDS, MovingDatabase } from "./moving_database.ts";
+import { testInDirectory } from "./test_in_directory.ts";
 
 openLibc();
 
 const needs = requires("root", "/dev/fuse", "/dev/loop-control", ...DATABASE_NEEDS);
 
-function test(name: string, fn: (directory: string) => Promise<void>): void {
-  Deno.test({
-    name: withReason(name, needs),
-    ignore: needs.ignore,
-    async fn() {
-      using directory = temporaryDirectory();
-      await fn(directory.path);
-    },
-  });
-}
+const test = testInDirectory(needs);
 
 function seed(backend: string, ...more: string[]): TelemapProcess {
   const options = ["--listen", "telemap://127.0.0.1:0", "--json", ...more];

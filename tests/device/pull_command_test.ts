@@ -2,25 +2,17 @@
  * How `telemap leech` is told to pull, and how `telemap seed` gets at a region that asks for a token.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { requires, withReason } from "../requires.ts";
+import { requires } from "../requires.ts";
 import { nextOf, telemap, TelemapProcess } from "../telemap_process.ts";
-import { shell, temporaryDirectory } from "./command.ts";
+import { shell } from "./command.ts";
+import { testInDirectory } from "./test_in_directory.ts";
 
 const MIB = 1 << 20;
 const needs = requires("root", "/dev/fuse");
 const LISTEN = ["--listen", "telemap://127.0.0.1:0", "--json"] as const;
 const DEVICE = ["--device", "fuse", "--json"] as const;
 
-function test(name: string, fn: (directory: string) => Promise<void>): void {
-  Deno.test({
-    name: withReason(name, needs),
-    ignore: needs.ignore,
-    async fn() {
-      using directory = temporaryDirectory();
-      await fn(directory.path);
-    },
-  });
-}
+const test = testInDirectory(needs);
 
 test("a leecher pulls no faster than it is told to", async (directory) => {
   // Nothing of it compresses, or is zero.
